@@ -1,0 +1,1 @@
+"""Suites, runner, store, report and command line."""

@@ -1,0 +1,141 @@
+"""Checks at the boundary: one sentence that says what was expected, what came, what to do.
+
+They look at concrete values on the host, before anything is compiled. What only the run
+can know is a value in the result (``Fit.diverged``), never an exception.
+"""
+
+import difflib
+from collections.abc import Iterable
+from importlib import import_module
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from crl.core import Data, Estimator, MissingClaim, Readout, Task, split
+
+
+def check_key(key: Array) -> None:
+    """Raise a TypeError unless ``key`` is a typed PRNG key."""
+    if not (hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
+        kind = f"a raw {key.dtype} array" if hasattr(key, "dtype") else f"{key!r}"
+        raise TypeError(f"expected a typed PRNG key, got {kind}: pass jax.random.key(seed)")
+
+
+def check_data(data: Data) -> None:
+    """Raise a ValueError unless ``data`` keeps the contract of ``crl.core.Data``.
+
+    Looks at shapes, dtypes, finiteness of x and the environment labels.
+    """
+    if not isinstance(data, Data):
+        raise ValueError(
+            f"expected a crl.Data, got {type(data).__name__}: wrap an array with "
+            "crl.dgp.real.as_data(x)"
+        )
+    x, env = data.x, data.env
+    if x.ndim < 2 or not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(
+            f"expected x of shape (n, p) with a floating dtype, got shape {x.shape} and "
+            f"dtype {x.dtype}: one row per observation, x.astype('float32')"
+        )
+    n = x.shape[0]
+    if n < 2:
+        raise ValueError(f"expected at least 2 rows of x, got {n}: give more data")
+    for name, leaf in [("env", env), *data.aux.items()]:
+        if leaf is None or leaf.shape[:1] != (n,):
+            shape = None if leaf is None else leaf.shape
+            raise ValueError(
+                f"expected {name} with {n} rows like x, got shape {shape}: every leaf of "
+                "Data has one entry per row (env: zeros when there is one environment)"
+            )
+    if not jnp.issubdtype(env.dtype, jnp.integer) or env.ndim != 1:
+        raise ValueError(
+            f"expected env of shape ({n},) and integer dtype, got {env.shape} and "
+            f"{env.dtype}: label environments 0, 1, 2, ..."
+        )
+    _check_finite(x)
+    labels = np.unique(jax.device_get(env))
+    if labels.tolist() != list(range(len(labels))):
+        raise ValueError(
+            f"expected environment labels 0..E-1 without gaps, got {labels.tolist()[:8]}: "
+            "relabel with np.unique(env, return_inverse=True)[1]"
+        )
+
+
+_all_finite = jax.jit(lambda x: jnp.isfinite(jnp.sum(x)))
+
+
+def _check_finite(x: Array) -> None:
+    # One reduction without a mask in memory; the slow look is for the message only.
+    if _all_finite(x):
+        return
+    bad = ~np.isfinite(jax.device_get(x))
+    if not bad.any():  # finite entries whose sum overflows
+        return
+    rows = np.unique(np.nonzero(bad)[0])
+    raise ValueError(
+        f"expected finite x, got NaN or inf in {len(rows)} of {len(bad)} rows (first: row "
+        f"{rows[0]}): drop or impute them"
+    )
+
+
+def nearest(name: str, known: Iterable[str], what: str) -> str:
+    """The sentence for an unknown name: what it should have been, and the nearest one."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, 1, 0.4)
+    hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+    return f"unknown {what} {name!r}: {hint}"
+
+
+def resolve(reference: str) -> Any:
+    """The object named ``module:attribute``, e.g. ``crl.ica.fastica:fastica``."""
+    module, _, attribute = reference.partition(":")
+    if not (module and attribute):
+        raise ValueError(f"expected 'module:name', got {reference!r}: e.g. my_lab.tcl:tcl")
+    try:
+        found = import_module(module)
+    except ModuleNotFoundError as error:
+        # An import that fails inside the module is its author's to see, unchanged.
+        if error.name is None or not (module + ".").startswith(error.name + "."):
+            raise
+        raise ValueError(
+            f"no module {error.name!r} for {reference!r}: is it installed or on PYTHONPATH?"
+        ) from error
+    if not hasattr(found, attribute):
+        names = [n for n in vars(found) if not n.startswith("_")]
+        raise ValueError(f"in {reference!r}: {nearest(attribute, names, 'name')}")
+    return getattr(found, attribute)
+
+
+def check_task(task: Task, estimator: Estimator) -> Readout:
+    """Dry-run a task with an estimator by shapes alone, in about a second.
+
+    Returns the shapes of the readout. Raises ValueError with one sentence for what does
+    not fit: "metric shd needs readout.graph, which is None here: ...".
+    """
+    for name in ("num_train", "num_test"):
+        if getattr(task, name) < 2:
+            raise ValueError(f"expected {name} >= 2 rows, got {getattr(task, name)}")
+
+    def whole(key):
+        n = task.num_train + task.num_test
+        train, test = split(task.dgp.sample(key, task.dgp.init(key), n), n, task.num_train)
+        state = estimator.init(key, train.data)
+        if estimator.num_steps:
+            after, _ = estimator.step(key, state, train.data)
+            if jax.tree.structure(after) != jax.tree.structure(state):
+                raise ValueError("estimator.step must return a state of the same structure")
+        state = estimator.finish(key, state, train.data)
+        return estimator.readout(state, test.data), test.truth
+
+    out, truth = jax.eval_shape(whole, jax.random.key(0))
+    for name, metric in task.metrics.items():
+        try:
+            jax.eval_shape(metric, out, truth)
+        except MissingClaim:
+            raise
+        except Exception as error:
+            raise ValueError(f"metric {name} does not fit this task: {error}") from error
+    return out

@@ -1,0 +1,1 @@
+"""Linear and nonlinear independent component analysis: one method, one file."""

@@ -1,0 +1,1 @@
+"""Recovery and stability metrics: pure functions of a readout and the truth."""

@@ -1,0 +1,1 @@
+"""Networks as pairs of pure functions."""

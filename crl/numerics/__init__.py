@@ -1,0 +1,1 @@
+"""Numerical pieces that several families need: whitening, assignment, graph algebra."""

@@ -1,0 +1,1 @@
+"""Sparse dictionaries: one method, one file."""

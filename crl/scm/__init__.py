@@ -1,0 +1,1 @@
+"""Structural causal models from several environments: one method, one file."""

@@ -1,0 +1,192 @@
+"""Fitting: chunks of compiled steps, driven from the host, and combinators of estimators.
+
+``start``, ``advance`` and ``finish`` are pure and compose with jit, vmap and the maps of
+``crl.parallel``; ``fit`` drives them in chunks, and between two chunks there is room for
+what a compiled loop must not do: progress, a log line, a checkpoint, an early stop.
+Step t uses ``fold_in(key, t)``, so a resumed fit equals an uninterrupted one bit for bit.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from crl.check import check_data, check_key
+from crl.core import Data, Estimator, PyTree, Readout
+
+
+class Lane(NamedTuple):
+    """One fit in flight: with the key and the data, all that a resumed run needs."""
+
+    state: PyTree
+    step: Array  # () int32, steps done
+    diverged: Array  # () bool: frozen before its first non-finite step
+    converged: Array  # () bool: the estimator said that further steps change nothing
+
+
+class Fit(NamedTuple):
+    """A finished fit. ``trace`` holds info of each step, NaN after a lane stopped."""
+
+    state: PyTree
+    trace: dict[str, np.ndarray]  # (num_steps,) or (lanes, num_steps)
+    num_steps: Array  # () steps done
+    converged: Array  # () bool; False too where the estimator cannot tell
+    diverged: Array  # () bool
+
+
+class Stream(NamedTuple):
+    """Data that does not fit in memory, read batch by batch, in place of a Data.
+
+    ``read(start, num)`` returns the batches of steps start..start+num-1 as a Data whose
+    leaves have a further leading axis ``num``; it depends on nothing but its arguments,
+    which is what makes a resumed run exact. ``example`` is one batch, for shapes and init.
+    """
+
+    example: Data
+    read: Callable[[int, int], Data]
+
+
+def start(estimator: Estimator, key: Array, data: Data) -> Lane:
+    """A lane before its first step."""
+    state = estimator.init(jax.random.fold_in(key, 2**31 - 1), data)
+    zero = jnp.zeros((), jnp.int32)
+    return Lane(state, zero, _has_nan(state), jnp.zeros((), bool))
+
+
+def advance(
+    estimator: Estimator, key: Array, lane: Lane, data: Data, num: int, streamed: bool = False
+) -> tuple[Lane, dict[str, Array]]:
+    """At most ``num`` further steps, never past ``estimator.num_steps``.
+
+    Returns the lane and info of each step, (num,), NaN where no step was made. With
+    ``streamed``, the leaves of data have a leading axis ``num``: one batch a step.
+    """
+
+    def batch(i):
+        return jax.tree.map(lambda a: a[i], data) if streamed else data
+
+    def attempt(lane, i):
+        step_key = jax.random.fold_in(key, lane.step)
+        state, info = estimator.step(step_key, lane.state, batch(i))
+        return state, {k: _as_float(v) for k, v in info.items()}
+
+    def one(lane, i):
+        state, info = attempt(lane, i)
+        converged = info.pop("converged", jnp.zeros(())) > 0
+        bad = _has_nan(state) | ~_is_finite(info)
+        # The step that went wrong is not taken: the lane keeps its last good state.
+        state = _select(bad, lane.state, state)
+        step = jnp.where(bad, lane.step, lane.step + 1)
+        return Lane(state, step, bad, converged & ~bad), info
+
+    def is_active(lane):
+        return ~lane.diverged & ~lane.converged & (lane.step < estimator.num_steps)
+
+    shapes = dict(jax.eval_shape(attempt, lane, 0)[1])
+    if shapes.pop("converged", None) is not None:
+        # Stops at convergence, where a scan would pay for all the steps.
+        def body(carry):
+            i, lane, trace = carry
+            lane, info = one(lane, i)
+            return i + 1, lane, {k: v.at[i].set(info[k]) for k, v in trace.items()}
+
+        trace = {k: jnp.full((num, *v.shape), jnp.nan, v.dtype) for k, v in shapes.items()}
+        _, lane, trace = jax.lax.while_loop(
+            lambda c: (c[0] < num) & is_active(c[1]), body, (0, lane, trace)
+        )
+        return lane, trace
+
+    def scanned(lane, i):
+        new, info = one(lane, i)
+        active = is_active(lane)
+        done = active & ~new.diverged
+        info = {k: jnp.where(done, v, jnp.nan) for k, v in info.items()}
+        return _select(active, new, lane), info
+
+    return jax.lax.scan(scanned, lane, jnp.arange(num))
+
+
+def finish(estimator: Estimator, key: Array, lane: Lane, data: Data) -> Lane:
+    """The lane after the estimator's ``finish``; a NaN there marks it diverged."""
+    key = jax.random.fold_in(key, 2**31 - 2)
+    state = estimator.finish(key, lane.state, data)
+    return lane._replace(state=state, diverged=lane.diverged | _has_nan(state))
+
+
+def run(estimator: Estimator, key: Array, data: Data) -> Lane:
+    """A whole fit as one pure function, for use inside jit; no progress, no trace."""
+    lane = start(estimator, key, data)
+    if estimator.num_steps:
+        lane, _ = advance(estimator, key, lane, data, estimator.num_steps)
+    return finish(estimator, key, lane, data)
+
+
+def _has_nan(tree: PyTree) -> Array:
+    leaves = [a for a in jax.tree.leaves(tree) if jnp.issubdtype(a.dtype, jnp.inexact)]
+    return jnp.any(jnp.stack([jnp.any(jnp.isnan(a)) for a in leaves] or [jnp.zeros((), bool)]))
+
+
+def _is_finite(info: dict[str, Array]) -> Array:
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(v)) for v in info.values()] or [True]))
+
+
+def _as_float(value: Array) -> Array:
+    value = jnp.asarray(value)
+    # Only floats can say "undefined" (NaN), which the trace needs.
+    is_float = jnp.issubdtype(value.dtype, jnp.inexact)
+    return value if is_float else value.astype(jnp.float32)
+
+
+def _select(condition: Array, if_true: PyTree, if_false: PyTree) -> PyTree:
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), if_true, if_false)
+
+
+_start = jax.jit(start, static_argnums=0)
+_advance = jax.jit(advance, static_argnums=(0, 4, 5), donate_argnums=2)
+_finish = jax.jit(finish, static_argnums=0)
+
+
+def fit(
+    estimator: Estimator,
+    key: Array,
+    data: Data | Stream,
+    *,
+    chunk_size: int = 500,
+) -> Fit:
+    """Fit one estimator to one dataset.
+
+    key: typed PRNG key. data: a Data, or a Stream that is read batch by batch.
+    chunk_size: steps per compiled call; between two of them the host looks in.
+    Raises ValueError, before anything is compiled, for data the estimator cannot use.
+    """
+    check_key(key)
+    streamed = isinstance(data, Stream)
+    example = data.example if streamed else data
+    check_data(example)
+    estimator.validate(example)
+    lane = _start(estimator, key, example)
+    num, traces = even_chunks(estimator.num_steps, chunk_size), []
+    while int(lane.step) < estimator.num_steps and not (lane.diverged | lane.converged):
+        batches = data.read(int(lane.step), num) if streamed else data
+        lane, trace = _advance(estimator, key, lane, batches, num, streamed)
+        traces.append(jax.device_get(trace))
+    lane = _finish(estimator, key, lane, example)
+    trace = {k: np.concatenate([t[k] for t in traces]) for k in (traces or [{}])[0]}
+    return Fit(lane.state, trace, lane.step, lane.converged, lane.diverged)
+
+
+def even_chunks(num_steps: int, chunk_size: int) -> int:
+    """The chunk length <= chunk_size that splits num_steps most evenly: one compilation."""
+    return math.ceil(num_steps / max(1, math.ceil(num_steps / chunk_size)))
+
+
+_readout = jax.jit(lambda estimator, state, data: estimator.readout(state, data), static_argnums=0)
+
+
+def readout(estimator: Estimator, state: PyTree, data: Data) -> Readout:
+    """What the fitted estimator claims about data, the training rows or others."""
+    return _readout(estimator, state, data)

@@ -1,0 +1,13 @@
+"""Shared test set-up: a persistent compile cache, so that only the first run compiles."""
+
+import os
+import pathlib
+
+import jax
+
+_CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache"))
+_CACHE = _CACHE / "crl" / "xla-tests"
+_CACHE.mkdir(parents=True, exist_ok=True, mode=0o700)
+jax.config.update("jax_compilation_cache_dir", str(_CACHE))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

@@ -148,7 +148,11 @@ def need(record: Readout | Truth, field: str, who: str) -> Array:
         side = type(record).__name__.lower()
         raise MissingClaim(
             f"metric {who} needs {side}.{field}, which is None here: "
-            + ("the estimator does not claim it" if side == "readout" else "the world has none")
+            + (
+                "the estimator does not claim it"
+                if side == "readout"
+                else "the world has none"
+            )
         )
     return value
 

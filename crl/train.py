@@ -184,7 +184,9 @@ def even_chunks(num_steps: int, chunk_size: int) -> int:
     return math.ceil(num_steps / max(1, math.ceil(num_steps / chunk_size)))
 
 
-_readout = jax.jit(lambda estimator, state, data: estimator.readout(state, data), static_argnums=0)
+_readout = jax.jit(
+    lambda estimator, state, data: estimator.readout(state, data), static_argnums=0
+)
 
 
 def readout(estimator: Estimator, state: PyTree, data: Data) -> Readout:

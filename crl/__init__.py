@@ -4,44 +4,26 @@
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
-if TYPE_CHECKING:
-    from crl.check import check_data, check_task, resolve
-    from crl.core import DGP, Data, Estimator, Readout, Sample, Task, Truth, split
-    from crl.train import Fit, Stream, fit, readout
-
 _HOME = {
-    **dict.fromkeys(
-        ["DGP", "Data", "Estimator", "Readout", "Sample", "Task", "Truth", "split"],
-        "crl.core",
-    ),
-    **dict.fromkeys(["check_data", "check_task", "resolve"], "crl.check"),
-    **dict.fromkeys(
-        [
-            "Fit",
-            "Stream",
-            "best_checkpoint",
-            "fit",
-            "fit_replicas",
-            "minibatch",
-            "readout",
-            "restarts",
-            "then",
-        ],
-        "crl.train",
-    ),
+    "crl.core": ["DGP", "Data", "Estimator", "Readout", "Sample", "Task", "Truth", "split"],
+    "crl.check": ["check_data", "check_task", "resolve"],
+    "crl.train": [
+        *["Fit", "Stream", "fit", "fit_replicas", "readout"],
+        *["best_checkpoint", "minibatch", "restarts", "then"],
+    ],
 }
-__all__ = sorted(_HOME)
+_MODULE = {name: module for module, names in _HOME.items() for name in names}
+__all__ = sorted(_MODULE)
 
 
 def __getattr__(name: str):
-    if name in _HOME:
-        return getattr(import_module(_HOME[name]), name)
+    if name in _MODULE:
+        return getattr(import_module(_MODULE[name]), name)
     raise AttributeError(f"module 'crl' has no attribute {name!r}")
 
 
 def __dir__():
-    return sorted([*globals(), *_HOME])
+    return sorted([*globals(), *_MODULE])

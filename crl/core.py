@@ -131,7 +131,7 @@ class Task(NamedTuple):
     num_train: int  # rows per environment to fit on
     num_test: int  # further rows per environment to judge on
     metrics: dict[str, Callable]  # name -> (readout, truth) -> scalar or dict of scalars
-    stability: dict[str, Callable] = {}  # name -> (stacked readouts) -> the same
+    stability: dict[str, Callable]  # name -> (stacked readouts) -> the same; may be empty
 
 
 class MissingClaim(ValueError):
@@ -145,15 +145,10 @@ def need(record: Readout | Truth, field: str, who: str) -> Array:
     """
     value = getattr(record, field)
     if value is None:
-        side = type(record).__name__.lower()
-        raise MissingClaim(
-            f"metric {who} needs {side}.{field}, which is None here: "
-            + (
-                "the estimator does not claim it"
-                if side == "readout"
-                else "the world has none"
-            )
-        )
+        side, why = type(record).__name__.lower(), "the world has no such thing"
+        if isinstance(record, Readout):
+            why = "the estimator does not claim it"
+        raise MissingClaim(f"metric {who} needs {side}.{field}, which is None: {why}")
     return value
 
 

@@ -6,6 +6,7 @@ what a compiled loop must not do: progress, a log line, a checkpoint, an early s
 Step t uses ``fold_in(key, t)``, so a resumed fit equals an uninterrupted one bit for bit.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -184,11 +185,11 @@ def even_chunks(num_steps: int, chunk_size: int) -> int:
     return math.ceil(num_steps / max(1, math.ceil(num_steps / chunk_size)))
 
 
-_readout = jax.jit(
-    lambda estimator, state, data: estimator.readout(state, data), static_argnums=0
-)
-
-
 def readout(estimator: Estimator, state: PyTree, data: Data) -> Readout:
     """What the fitted estimator claims about data, the training rows or others."""
     return _readout(estimator, state, data)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _readout(estimator: Estimator, state: PyTree, data: Data) -> Readout:
+    return estimator.readout(state, data)

@@ -43,6 +43,8 @@ class Truth(NamedTuple):
     """The ground truth of a sample; never reaches an estimator. None: has no such thing."""
 
     z: Array | None = None  # (n, d) latents: sources, or exogenous noises of an SCM
+    x: Array | None = None  # (n, p) the observations themselves, as in Data.x: what a
+    #   reconstruction is judged against (fraction of variance unexplained)
     y: Array | None = None  # (n, q) noise-free outcome
     graph: Array | None = None  # (d, d) graph[i, j] = 1 means i -> j
     targets: Array | None = None  # (E, d) 1 where environment e changes variable i
@@ -159,7 +161,7 @@ def split(sample: Sample, n: int, num_train: int) -> tuple[Sample, Sample]:
     are not per row (graph, dictionary, ...) go to both parts.
     """
     rows = sample.data.x.shape[0]
-    per_row = ("z", "y", "codes", "counterfactual", "log_prob")
+    per_row = ("z", "x", "y", "codes", "counterfactual", "log_prob")
 
     def cut(a, part):
         a = a.reshape(rows // n, n, *a.shape[1:])[:, part]

@@ -4,6 +4,7 @@ They look at concrete values on the host, before anything is compiled. What only
 can know is a value in the result (``Fit.diverged``), never an exception.
 """
 
+import ast
 import difflib
 from collections.abc import Iterable
 from importlib import import_module
@@ -139,3 +140,13 @@ def check_task(task: Task, estimator: Estimator) -> Readout:
         except Exception as error:
             raise ValueError(f"metric {name} does not fit this task: {error}") from error
     return out
+
+
+def build(reference: str) -> Any:
+    """The result of ``module:factory(name=literal, ...)``; without brackets, of no arguments."""
+    name, bracket, rest = reference.partition("(")
+    call = ast.parse(f"f({rest}" if bracket else "f()", mode="eval").body
+    if not isinstance(call, ast.Call) or call.args:
+        raise ValueError(f"expected 'module:factory(name=value, ...)', got {reference!r}")
+    arguments = {k.arg: ast.literal_eval(k.value) for k in call.keywords}
+    return resolve(name)(**arguments)

@@ -143,7 +143,7 @@ def check_task(task: Task, estimator: Estimator) -> Readout:
 
 
 def build(reference: str) -> Any:
-    """The result of ``module:factory(name=literal, ...)``; without brackets, of no arguments."""
+    """The result of ``module:factory(name=literal, ...)``; the brackets may be left out."""
     name, bracket, rest = reference.partition("(")
     call = ast.parse(f"f({rest}" if bracket else "f()", mode="eval").body
     if not isinstance(call, ast.Call) or call.args:

@@ -16,7 +16,7 @@ import numpy as np
 from jax import Array
 
 from crl import checkpoint, parallel, train
-from crl.check import build, check_data, check_key, check_task
+from crl.check import check_data, check_key, check_task
 from crl.core import DGP, Data, Estimator, MissingClaim, PyTree, Readout, Task, Truth, split
 
 NUM_STEPS = 3  # enough for optimisers with momentum to show hidden state
@@ -288,9 +288,8 @@ def check_metric(metric: Callable, needs: tuple[str, ...], best: float, seed: in
     guess = _random_claims(jax.random.key(seed + 1), perfect, Data(truth.x, None, {}))
     jitted = jax.jit(metric)
     value = jitted(perfect, truth)
-    shapes = {k: v.shape for k, v in value.items()} if isinstance(value, dict) else value.shape
-    scalars = all(s == () for s in shapes.values()) if isinstance(value, dict) else shapes == ()
-    assert scalars, f"expected a scalar or a dict of scalars, got shapes {shapes}"
+    shapes = [v.shape for v in jax.tree.leaves(value)]
+    assert set(shapes) == {()}, f"expected a scalar or a dict of scalars, got {shapes}"
     np.testing.assert_allclose(_scalar(value), best, atol=1e-3, err_msg="perfect readout")
     worse = _scalar(jitted(guess, truth))
     assert abs(worse - best) > 0.05, f"random claims score {worse}, a perfect one {best}"

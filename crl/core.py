@@ -56,6 +56,10 @@ class Truth(NamedTuple):
     jacobian: Array | None = None  # (m, p, d) of the mixing at the first m rows
 
 
+# The fields of Truth with one entry per row of the data.
+PER_ROW = ("z", "x", "y", "codes", "counterfactual", "log_prob")
+
+
 class Sample(NamedTuple):
     """What a DGP draws: the data and, apart from it, the truth."""
 
@@ -161,7 +165,6 @@ def split(sample: Sample, n: int, num_train: int) -> tuple[Sample, Sample]:
     are not per row (graph, dictionary, ...) go to both parts.
     """
     rows = sample.data.x.shape[0]
-    per_row = ("z", "x", "y", "codes", "counterfactual", "log_prob")
 
     def cut(a, part):
         a = a.reshape(rows // n, n, *a.shape[1:])[:, part]
@@ -169,7 +172,7 @@ def split(sample: Sample, n: int, num_train: int) -> tuple[Sample, Sample]:
 
     def side(part):
         truth = {
-            f: cut(v, part) if f in per_row and v is not None else v
+            f: cut(v, part) if f in PER_ROW and v is not None else v
             for f, v in sample.truth._asdict().items()
         }
         data = jax.tree.map(lambda a: cut(a, part), sample.data)

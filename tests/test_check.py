@@ -1,0 +1,187 @@
+"""Boundary checks: one sentence naming what was expected, what came and what to do."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import crl
+from crl.check import build, check_data, check_key, nearest, resolve
+from crl.core import DGP, Data, Estimator, Readout, Sample, Task, Truth, need
+
+X = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
+ENV = np.zeros(20, np.int32)
+
+
+def good(**changes) -> Data:
+    return Data(X, ENV, {})._replace(**changes)
+
+
+def with_value(value):
+    x = X.copy()
+    x[4, 1] = value
+    return x
+
+
+BAD_DATA = {
+    "an array instead of Data": (X, "expected a crl.Data, got ndarray"),
+    "a vector": (good(x=X[:, 0]), r"expected x of shape \(n, p\).*got shape \(20,\)"),
+    "integers": (good(x=X.astype(int)), "floating dtype.*int64.*astype"),
+    "booleans": (good(x=X > 0), "floating dtype.*bool"),
+    "complex numbers": (good(x=X + 1j), "floating dtype.*complex"),
+    "one row": (Data(X[:1], ENV[:1], {}), "at least 2 rows of x, got 1"),
+    "nothing at all": (Data(X[:0], ENV[:0], {}), "at least 2 rows of x, got 0"),
+    "NaN": (good(x=with_value(np.nan)), "NaN or inf in 1 of 20 rows .first: row 4."),
+    "inf": (good(x=with_value(-np.inf)), "NaN or inf in 1 of 20 rows"),
+    "no environments": (good(env=None), "expected env with 20 rows like x, got shape None"),
+    "too few labels": (good(env=ENV[:9]), r"expected env with 20 rows.*\(9,\)"),
+    "labels as a column": (good(env=ENV[:, None]), r"env of shape \(20,\)"),
+    "float labels": (good(env=ENV.astype(np.float32)), "integer dtype.*float32"),
+    "a gap in the labels": (good(env=np.repeat([0, 2], 10)), r"0..E-1.*got \[0, 2\].*relabel"),
+    "labels from 1": (good(env=ENV + 1), r"0..E-1 without gaps, got \[1\]"),
+    "negative labels": (good(env=ENV - 1), r"got \[-1\]"),
+    "short aux": (good(aux={"pair": X[:5]}), r"expected pair with 20 rows.*\(5, 3\)"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_DATA)
+def test_bad_data_is_refused_in_one_sentence(case):
+    data, sentence = BAD_DATA[case]
+    with pytest.raises(ValueError, match=sentence) as error:
+        check_data(data)
+    assert "\n" not in str(error.value)
+
+
+def test_good_data_passes():
+    check_data(good())
+    check_data(good(env=np.repeat([0, 1], 10), aux={"y": X}))
+    # The sum overflows, the entries do not.
+    check_data(good(x=np.full_like(X, 3e38)))
+
+
+@pytest.mark.parametrize(
+    "key, came",
+    [(jax.random.PRNGKey(0), "raw uint32 array"), (0, "0"), (None, "None")],
+    ids=["raw", "int", "None"],
+)
+def test_only_typed_keys_are_taken(key, came):
+    with pytest.raises(TypeError, match=rf"typed PRNG key, got .*{came}.*jax.random.key"):
+        check_key(key)
+
+
+@pytest.mark.parametrize(
+    "reference, sentence",
+    [
+        ("crl.check", "expected 'module:name'"),
+        (":fit", "expected 'module:name'"),
+        ("crl.no_such:thing", "no module 'crl.no_such'.*PYTHONPATH"),
+        ("nowhere.at.all:thing", "no module 'nowhere'"),
+        ("crl.check:check_dat", "unknown name 'check_dat': did you mean 'check_data'"),
+    ],
+)
+def test_unknown_references_name_the_nearest(reference, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        resolve(reference)
+
+
+def test_an_import_error_inside_the_users_module_is_shown_unchanged(tmp_path, monkeypatch):
+    (tmp_path / "broken_lab.py").write_text("import no_such_dependency\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="no_such_dependency"):
+        resolve("broken_lab:thing")
+
+
+def test_build_calls_a_factory_with_literals():
+    assert build("builtins:dict(a=1, b=[2.5])") == {"a": 1, "b": [2.5]}
+    assert build("builtins:dict") == {}
+    with pytest.raises(ValueError, match="name=value"):
+        build("builtins:dict(3)")
+
+
+def test_nearest_lists_all_when_nothing_is_near():
+    assert "did you mean 'fastica'" in nearest("fastika", ["fastica", "topk_sae"], "estimator")
+    assert "known: fastica, topk_sae" in nearest("zzz", ["topk_sae", "fastica"], "estimator")
+
+
+# --- the dry run ------------------------------------------------------------------------
+
+
+def world(p=3):
+    def sample(key, world, n):
+        x = jax.random.normal(key, (n, p))
+        return Sample(Data(x, jnp.zeros(n, jnp.int32), {}), Truth(z=x))
+
+    return DGP(lambda key: jnp.zeros(()), sample, None)
+
+
+def identity(**changes) -> Estimator:
+    def step(key, state, data):
+        return state + 1, {"loss": jnp.sum(state)}
+
+    made = Estimator(
+        init=lambda key, data: jnp.zeros(()),
+        step=step,
+        readout=lambda state, data: Readout(z=data.x),
+        num_steps=2,
+    )
+    return made._replace(**changes)
+
+
+def distance(readout, truth):
+    return jnp.mean((need(readout, "z", "distance") - truth.z) ** 2)
+
+
+def shd(readout, truth):
+    return jnp.sum(need(readout, "graph", "shd") != truth.graph)
+
+
+def task(**changes) -> Task:
+    return Task(world(), 10, 5, {"distance": distance}, {})._replace(**changes)
+
+
+def test_dry_run_gives_the_shapes_of_the_readout():
+    assert crl.check_task(task(), identity()).z.shape == (5, 3)
+
+
+@pytest.mark.parametrize(
+    "bad_task, bad_estimator, sentence",
+    [
+        (
+            task(metrics={"shd": shd}),
+            identity(),
+            "metric shd needs readout.graph, which is None",
+        ),
+        (task(num_train=1), identity(), "num_train >= 2 rows, got 1"),
+        (task(num_test=0), identity(), "num_test >= 2 rows, got 0"),
+        (
+            task(),
+            identity(step=lambda key, state, data: ((state, state), {})),
+            "step must return a state of the same structure",
+        ),
+        (
+            task(metrics={"bad": lambda readout, truth: readout.z @ truth.z}),
+            identity(),
+            "metric bad does not fit this task",
+        ),
+    ],
+    ids=["claim", "train", "test", "state", "metric"],
+)
+def test_dry_run_says_what_does_not_fit(bad_task, bad_estimator, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        crl.check_task(bad_task, bad_estimator)
+
+
+def test_fit_refuses_before_compiling():
+    def never(key, state, data):
+        raise AssertionError("traced")
+
+    with pytest.raises(ValueError, match="NaN or inf"):
+        crl.fit(identity(step=never), jax.random.key(0), good(x=with_value(np.nan)))
+    with pytest.raises(TypeError, match="typed PRNG key"):
+        crl.fit(identity(step=never), jax.random.PRNGKey(0), good())
+
+
+def test_import_is_lazy_and_names_are_listed():
+    assert "fit" in dir(crl)
+    with pytest.raises(AttributeError, match="no attribute 'fitt'"):
+        _ = crl.fitt

@@ -10,10 +10,9 @@ __version__ = "0.1.0"
 _HOME = {
     "crl.core": ["DGP", "Data", "Estimator", "Readout", "Sample", "Task", "Truth", "split"],
     "crl.check": ["check_data", "check_task", "resolve"],
-    "crl.train": [
-        *["Fit", "Stream", "fit", "fit_replicas", "readout"],
-        *["best_checkpoint", "minibatch", "restarts", "then"],
-    ],
+    "crl.train": ["Fit", "Stream", "fit", "fit_replicas", "readout"],
+    "crl.combinators": ["best_checkpoint", "minibatch", "restarts", "then"],
+    "crl.parallel": ["map_replicas"],
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 __all__ = sorted(_MODULE)

@@ -1,4 +1,4 @@
-"""Fitting: chunks of compiled steps, driven from the host, and combinators of estimators.
+"""Fitting: chunks of compiled steps, driven from the host.
 
 ``start``, ``advance`` and ``finish`` are pure and compose with jit, vmap and the maps of
 ``crl.parallel``; ``fit`` drives them in chunks, and between two chunks there is room for
@@ -8,7 +8,7 @@ Step t uses ``fold_in(key, t)``, so a resumed fit equals an uninterrupted one bi
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -17,7 +17,8 @@ import numpy as np
 from jax import Array
 
 from crl.check import check_data, check_key
-from crl.core import Data, Estimator, PyTree, Readout
+from crl.core import Data, Estimator, PyTree, Readout, keep
+from crl.parallel import map_replicas, num_replicas
 
 
 class Lane(NamedTuple):
@@ -146,9 +147,28 @@ def _select(condition: Array, if_true: PyTree, if_false: PyTree) -> PyTree:
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), if_true, if_false)
 
 
-_start = jax.jit(start, static_argnums=0)
-_advance = jax.jit(advance, static_argnums=(0, 4, 5), donate_argnums=2)
-_finish = jax.jit(finish, static_argnums=0)
+class _Programs(NamedTuple):
+    """The compiled pieces of one fit, or of a batch of replicas."""
+
+    start: Callable  # (key, data) -> lane
+    advance: Callable  # (key, lane, data) -> (lane, trace); donates the lane
+    finish: Callable | None  # (key, lane, data) -> lane; None where there is nothing to do
+
+
+@functools.lru_cache(maxsize=128)
+def _programs(estimator, num, streamed, backend, devices) -> _Programs:
+    def forward(key, lane, data):
+        return advance(estimator, key, lane, data, num, streamed)
+
+    compile_ = jax.jit
+    if backend is not None:
+        compile_ = functools.partial(map_replicas, backend=backend, devices=devices)
+    ends = estimator.finish is not keep
+    return _Programs(
+        compile_(functools.partial(start, estimator)),
+        compile_(forward, donate_argnums=(1,)),
+        compile_(functools.partial(finish, estimator)) if ends else None,
+    )
 
 
 def fit(
@@ -169,19 +189,79 @@ def fit(
     example = data.example if streamed else data
     check_data(example)
     estimator.validate(example)
-    lane = _start(estimator, key, example)
-    num, traces = even_chunks(estimator.num_steps, chunk_size), []
-    while int(lane.step) < estimator.num_steps and not (lane.diverged | lane.converged):
-        batches = data.read(int(lane.step), num) if streamed else data
-        lane, trace = _advance(estimator, key, lane, batches, num, streamed)
-        traces.append(jax.device_get(trace))
-    lane = _finish(estimator, key, lane, example)
-    trace = {k: np.concatenate([t[k] for t in traces]) for k in (traces or [{}])[0]}
-    return Fit(lane.state, trace, lane.step, lane.converged, lane.diverged)
+    num = even_chunks(estimator.num_steps, chunk_size)
+    programs = _programs(estimator, num, streamed, None, None)
+    read = data.read if streamed else None
+    return _drive(programs, key, example, read, estimator.num_steps, num)
+
+
+def fit_replicas(
+    estimator: Estimator,
+    keys: Array,
+    data: Data,
+    *,
+    backend: str = "shard_map",
+    devices: Sequence[jax.Device] | None = None,
+    chunk_size: int = 500,
+) -> Fit:
+    """Fit one estimator to r datasets of one shape at once, spread over the devices.
+
+    keys: (r,) typed PRNG keys. data: leaves (r, n, ...), one dataset per key. backend and
+    devices as in ``crl.parallel.map_replicas``; every field of the Fit has the leading
+    axis r, and each replica converges or diverges by itself.
+    """
+    check_key(keys)
+    num_lanes = num_replicas((keys, data))
+    for i in range(num_lanes):
+        lane = jax.tree.map(lambda a: a[i], data)  # noqa: B023
+        check_data(lane)
+        estimator.validate(lane)
+    devices = None if devices is None else tuple(devices)
+    num = even_chunks(estimator.num_steps, chunk_size)
+    programs = _programs(estimator, num, False, backend, devices)
+    return _drive(programs, keys, data, None, estimator.num_steps, num)
+
+
+def _drive(programs, key, data, read, num_steps, num) -> Fit:
+    """Steps in chunks until every lane has stopped; the one host loop there is."""
+    lane, done, traces = programs.start(key, data), 0, []
+    head = _head(lane)
+    while done < num_steps and not np.all(head.converged | head.diverged):
+        lane, trace = programs.advance(key, lane, data if read is None else read(done, num))
+        done += num
+        trace, head = jax.device_get((trace, _head(lane)))
+        traces.append(trace)
+    if programs.finish is not None:
+        lane = programs.finish(key, lane, data)
+        head = _head(lane)
+    return Fit(lane.state, _join(traces, num_steps), *jax.device_get(head))
+
+
+class _Head(NamedTuple):
+    num_steps: Array
+    converged: Array
+    diverged: Array
+
+
+def _head(lane: Lane) -> _Head:
+    return _Head(lane.step, lane.converged, lane.diverged)
+
+
+def _join(traces: list[dict], num_steps: int) -> dict[str, np.ndarray]:
+    """The chunks' traces end to end: exactly num_steps entries, NaN where none was made."""
+
+    def join(name):
+        trace = np.concatenate([t[name] for t in traces], axis=-1)[..., :num_steps]
+        missing = [(0, 0)] * (trace.ndim - 1) + [(0, num_steps - trace.shape[-1])]
+        return np.pad(trace, missing, constant_values=np.nan)
+
+    return {name: join(name) for name in (traces[0] if traces else {})}
 
 
 def even_chunks(num_steps: int, chunk_size: int) -> int:
     """The chunk length <= chunk_size that splits num_steps most evenly: one compilation."""
+    if chunk_size < 1:
+        raise ValueError(f"expected chunk_size >= 1 steps, got {chunk_size}")
     return math.ceil(num_steps / max(1, math.ceil(num_steps / chunk_size)))
 
 

@@ -4,13 +4,16 @@ Held-out rows and minibatches keep the contract of Data: rows grouped by environ
 same number for each, which is why the combinators that draw rows take ``num_envs``.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax import Array
 
 from crl import train
-from crl.core import Data, Estimator, PyTree
+from crl.core import Data, Estimator, PyTree, Readout
 
 # What a readout says of the observations, not of the latents.
 OBSERVED = ("x", "log_prob", "counterfactual", "jacobian")
@@ -111,6 +114,168 @@ def minibatch(estimator: Estimator, size: int, *, num_envs: int = 1) -> Estimato
         return estimator.step(jax.random.fold_in(key, 0), state, batch)
 
     return estimator._replace(step=step, validate=_grouped(estimator, num_envs))
+
+
+class Restarts(NamedTuple):
+    """State of ``restarts``."""
+
+    lanes: train.Lane  # (num, ...) every restart
+    scores: Array  # (num,) on the held-out rows; -inf before finish and where undefined
+
+
+def restarts(
+    estimator: Estimator,
+    num: int,
+    score: Callable[[Readout, Data], Array],
+    holdout: float = 0.1,
+    *,
+    num_envs: int = 1,
+) -> Estimator:
+    """``num`` fits from different keys, side by side; the best held-out score wins.
+
+    score: (readout, held-out data) -> scalar, higher is better, NaN never wins. holdout:
+    share of rows, in (0, 0.5], that only the score sees: every (1 / holdout)-th of each
+    environment. A restart that diverges loses; the fit diverges when all have. Steps and
+    memory cost ``num`` times one fit's.
+    """
+    if num < 1:
+        raise ValueError(f"expected num >= 1 restarts, got {num}")
+    part = _holdout(holdout, num_envs)
+
+    def init(key, data):
+        rows, _ = part(data)
+        keys = jax.random.split(key, num)
+        lanes = jax.vmap(lambda k: train.start(estimator, k, rows))(keys)
+        return Restarts(_bury(lanes), jnp.full(num, -jnp.inf))
+
+    def step(key, state, data):
+        rows, _ = part(data)
+
+        def one(key, lane):
+            return train.advance(estimator, key, lane, rows, 1)
+
+        lanes, info = jax.vmap(one)(jax.random.split(key, num), state.lanes)
+        # NaN stands for a restart that has stopped; all of them: this fit diverges.
+        info = {name: jnp.nanmean(v) for name, v in info.items()}
+        done = jnp.all(lanes.converged | lanes.diverged) & jnp.any(lanes.converged)
+        return Restarts(lanes, state.scores), {**info, "converged": done}
+
+    def finish(key, state, data):
+        rows, held = part(data)
+
+        def one(key, lane):
+            lane = train.finish(estimator, key, lane, rows)
+            value = score(estimator.readout(lane.state, held), held)
+            lost = lane.diverged | jnp.isnan(value)
+            return lane, jnp.where(lost, -jnp.inf, value).astype(jnp.float32)
+
+        lanes, scores = jax.vmap(one)(jax.random.split(key, num), state.lanes)
+        return Restarts(_bury(lanes), scores)
+
+    def readout(state, data):
+        best = jnp.argmax(state.scores)
+        claims = estimator.readout(jax.tree.map(lambda a: a[best], state.lanes.state), data)
+        diag = {
+            **(claims.diag or {}),
+            "score": state.scores[best],
+            "num_diverged": jnp.sum(state.lanes.diverged),
+        }
+        return claims._replace(diag=diag)
+
+    validate = _grouped(estimator, num_envs)
+    return Estimator(init, step, readout, estimator.num_steps, finish, validate)
+
+
+def _bury(lanes: train.Lane) -> train.Lane:
+    """Zeros for the states of diverged lanes while any is alive: their NaN says "all"."""
+    dead = lanes.diverged & ~jnp.all(lanes.diverged)
+
+    def zero(a):
+        if not jnp.issubdtype(a.dtype, jnp.inexact):
+            return a
+        return jnp.where(dead.reshape(-1, *[1] * (a.ndim - 1)), 0, a)
+
+    return lanes._replace(state=jax.tree.map(zero, lanes.state))
+
+
+class Best(NamedTuple):
+    """State of ``best_checkpoint``."""
+
+    current: PyTree
+    best: PyTree
+    score: Array  # () of best; -inf before the first look
+    step: Array  # () int32
+
+
+def best_checkpoint(
+    estimator: Estimator,
+    score: Callable[[Readout, Data], Array],
+    every: int,
+    holdout: float = 0.1,
+    *,
+    num_envs: int = 1,
+) -> Estimator:
+    """Keeps the state with the best held-out score, looked at each ``every`` steps.
+
+    score and holdout as in ``restarts``. The last state competes too, and the
+    estimator's ``finish`` is applied to the winner. Costs a second state in memory.
+    """
+    if every < 1:
+        raise ValueError(f"expected every >= 1 steps, got {every}")
+    part = _holdout(holdout, num_envs)
+
+    def look(state, held):
+        value = score(estimator.readout(state.current, held), held).astype(jnp.float32)
+        better = value > state.score  # False for NaN
+        best = jax.tree.map(lambda a, b: jnp.where(better, a, b), state.current, state.best)
+        return state._replace(best=best, score=jnp.where(better, value, state.score))
+
+    def init(key, data):
+        state = estimator.init(key, part(data)[0])
+        return Best(state, state, jnp.array(-jnp.inf, jnp.float32), jnp.zeros((), jnp.int32))
+
+    def step(key, state, data):
+        rows, held = part(data)
+        current, info = estimator.step(key, state.current, rows)
+        state = state._replace(current=current, step=state.step + 1)
+        due = state.step % every == 0
+        return jax.lax.cond(due, lambda s: look(s, held), lambda s: s, state), info
+
+    def finish(key, state, data):
+        rows, held = part(data)
+        state = look(state, held)
+        return state._replace(best=estimator.finish(key, state.best, rows))
+
+    def readout(state, data):
+        claims = estimator.readout(state.best, data)
+        return claims._replace(diag={**(claims.diag or {}), "score": state.score})
+
+    validate = _grouped(estimator, num_envs)
+    return Estimator(init, step, readout, estimator.num_steps, finish, validate)
+
+
+def _holdout(share, num_envs):
+    """(data) -> (rows to fit on, held-out rows), both grouped by environment."""
+    if not 0 < share <= 0.5:
+        raise ValueError(f"expected holdout in (0, 0.5], got {share}")
+    every = round(1 / share)
+
+    def part(data):
+        rows = data.x.shape[0] // num_envs
+        held = np.arange(rows) % every == every - 1
+        if not held.any():
+            raise ValueError(
+                f"expected at least {every} rows per environment to hold out {share} of "
+                f"them, got {rows}: give more data or a larger holdout"
+            )
+        index = np.arange(num_envs * rows).reshape(num_envs, rows)
+
+        def take(columns):
+            return jax.tree.map(lambda a: a[index[:, columns].reshape(-1)], data)
+
+        return take(~held), take(held)
+
+    return part
 
 
 def _grouped(estimator, num_envs):

@@ -1,0 +1,205 @@
+"""Mixings x = f(z): linear, near-isometric, exactly isometric and invertible networks.
+
+Each acts on one point; batch by ``vmap``, Jacobian by ``jacfwd``.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from crl.core import PyTree
+
+
+class Mixing(NamedTuple):
+    """A mixing of d latents into p observations, and its inverse on the image."""
+
+    init: Callable  # (key, num_latents, dtype) -> params
+    forward: Callable[[PyTree, Array], Array]  # (params, z (d,)) -> x (p,)
+    inverse: Callable[[PyTree, Array], Array]  # (params, x (p,)) -> z (d,)
+    matrix: Callable[[PyTree], Array] | None = None  # (params) -> A (p, d), for linear ones
+
+
+def linear(condition: float = 1.0, num_observed: int | None = None) -> Mixing:
+    """x = A z with a random A of exactly this condition number.
+
+    A = U diag(s) V' with Haar U, V and singular values s from 1 down to 1/condition, evenly
+    spaced in their logarithm. ``condition=1`` is a random orthogonal matrix (orthonormal
+    columns for num_observed > num_latents): an isometry.
+    """
+    if not condition >= 1:
+        raise ValueError(f"linear needs condition >= 1, got {condition}")
+
+    def init(key, num_latents, dtype):
+        p = num_latents if num_observed is None else num_observed
+        if p < num_latents:
+            raise ValueError(
+                f"linear needs num_observed >= num_latents = {num_latents}, got {p}"
+            )
+        ku, kv = jax.random.split(key)
+        u = jax.random.orthogonal(ku, p, dtype=dtype)[:, :num_latents]
+        v = jax.random.orthogonal(kv, num_latents, dtype=dtype)
+        log_s = jnp.linspace(0, -math.log(condition), num_latents, dtype=dtype)
+        return jnp.matmul(u * jnp.exp(log_s), v.T, precision="highest")  # (p, d)
+
+    def forward(a, z):
+        return jnp.matmul(a, z, precision="highest")
+
+    def inverse(a, x):
+        return jnp.linalg.lstsq(a, x)[0]
+
+    return Mixing(init, forward, inverse, lambda a: a)
+
+
+def near_isometric(eta: float = 0.1, perturbation: str = "mlp") -> Mixing:
+    """x = Q z + eta h(z) with orthogonal Q, in as many dimensions as there are latents.
+
+    perturbation: "mlp", h(z) = W2 tanh(W1 z + b), Lipschitz constant at most 1, so that f
+    is invertible for eta < 1; "quadratic", h(z)_i = z' B_i z, with Lipschitz constant 1 on
+    the ball |z| <= 2 sqrt d (standardised latents have |z| about sqrt d) and none beyond:
+    injective on that ball alone. The same key gives the same Q and h for every eta, and
+    eta may be traced. The inverse is a fixed-point iteration, z <- Q'(x - eta h(z)).
+
+    Source: the perturbed model x = A s + eta h(s) of Buchholz & Schoelkopf (ICML 2024).
+    """
+    if perturbation not in ("mlp", "quadratic"):
+        raise ValueError(
+            f"near_isometric has the perturbations 'mlp' and 'quadratic', got {perturbation!r}"
+        )
+    if not isinstance(eta, jax.core.Tracer) and not 0 <= eta < 1:
+        raise ValueError(f"near_isometric needs 0 <= eta < 1 to be invertible, got {eta}")
+
+    def init(key, num_latents, dtype):
+        kq, kh = jax.random.split(key)
+        q = jax.random.orthogonal(kq, num_latents, dtype=dtype)
+        if perturbation == "mlp":
+            return q, _tanh_mlp(kh, num_latents, dtype)
+        b = jax.random.normal(kh, 3 * (num_latents,), dtype)
+        b = (b + b.mT) / 2
+        # |J| = 2 |(B_i z)_i| <= 2 |z| |B| with B flattened to (d d, d).
+        norm = jnp.linalg.norm(b.reshape(-1, num_latents), 2)
+        return q, b / (4 * math.sqrt(num_latents) * norm)
+
+    def h(params, z):
+        if perturbation == "mlp":
+            return _apply_tanh_mlp(params, z)
+        return jnp.matmul(jnp.matmul(params, z, precision="highest"), z, precision="highest")
+
+    def forward(params, z):
+        q, params = params
+        return jnp.matmul(q, z, precision="highest") + eta * h(params, z)
+
+    def inverse(params, x):
+        q, params = params
+
+        def g(z):
+            return jnp.matmul(q.T, x - eta * h(params, z), precision="highest")
+
+        return fixed_point(g, jnp.matmul(q.T, x, precision="highest"))
+
+    return Mixing(init, forward, inverse)
+
+
+def _tanh_mlp(key: Array, d: int, dtype) -> tuple[Array, Array, Array]:
+    """Weights of W2 tanh(W1 z + b), R^d -> R^d with 4 d units and Lipschitz constant <= 1."""
+    k1, k2, kb = jax.random.split(key, 3)
+    w1 = jax.random.normal(k1, (4 * d, d), dtype)
+    w2 = jax.random.normal(k2, (d, 4 * d), dtype)
+    b = jax.random.normal(kb, (4 * d,), dtype)
+    # Pre-activations of about unit variance keep tanh nonlinear; W2 takes up the rest.
+    w1 = w1 / math.sqrt(d)
+    return w1, w2 / (jnp.linalg.norm(w1, 2) * jnp.linalg.norm(w2, 2)), b
+
+
+def _apply_tanh_mlp(params: tuple[Array, Array, Array], z: Array) -> Array:
+    w1, w2, b = params
+    hidden = jnp.tanh(jnp.matmul(w1, z, precision="highest") + b)
+    return jnp.matmul(w2, hidden, precision="highest")
+
+
+def fixed_point(g: Callable[[Array], Array], z: Array, max_steps: int = 500) -> Array:
+    """The fixed point of a contraction ``g``, from the start ``z`` (d,), to rounding.
+
+    Stops when a step no longer moves z by more than a few units in the last place; with
+    contraction factor c that takes about log(eps) / log(c) steps.
+    """
+    tol = 4 * jnp.finfo(z.dtype).eps
+
+    def body(carry):
+        i, z, _ = carry
+        new = g(z)
+        return i + 1, new, jnp.max(jnp.abs(new - z)) > tol * (1 + jnp.max(jnp.abs(new)))
+
+    def is_moving(carry):
+        i, _, moves = carry
+        return moves & (i < max_steps)
+
+    return jax.lax.while_loop(is_moving, body, (0, z, jnp.ones((), bool)))[1]
+
+
+def flat_torus(span: float = 5.0, width: float = 2 * math.sqrt(3)) -> Mixing:
+    """An exact, nonlinear isometry of R^d into R^2d: each latent winds around its circle.
+
+    x = Q concat_i r (cos(z_i / r), sin(z_i / r)) with random orthogonal Q. ``width`` is the
+    length of the interval the latents live on, symmetric about 0 (default: that of
+    standardised uniform sources), and ``span`` the angle in rad that it covers, so
+    r = width / span. Injective while span < 2 pi; latents beyond the interval, such as
+    those with unbounded support, wind further and may overlap. The inverse is atan2.
+    """
+    if not 0 < span < 2 * math.pi:
+        raise ValueError(f"flat_torus needs 0 < span < 2 pi rad to be injective, got {span}")
+    r = width / span
+
+    def init(key, num_latents, dtype):
+        return jax.random.orthogonal(key, 2 * num_latents, dtype=dtype)
+
+    def forward(q, z):
+        circles = r * jnp.concatenate([jnp.cos(z / r), jnp.sin(z / r)])  # (2d,)
+        return jnp.matmul(q, circles, precision="highest")
+
+    def inverse(q, x):
+        cos, sin = jnp.split(jnp.matmul(q.T, x, precision="highest"), 2)
+        return r * jnp.arctan2(sin, cos)
+
+    return Mixing(init, forward, inverse)
+
+
+def leaky_relu_mlp(num_layers: int = 3, slope: float = 0.2) -> Mixing:
+    """An invertible network of square layers with leaky ReLUs between them.
+
+    Weights are uniform on [-1, 1] with unit-norm columns, drawn from the better-conditioned
+    quarter of random matrices, as in the synthetic data of iVAE (Khemakhem et al. 2020)
+    and CL-ICA (Zimmermann et al. 2021). slope: of the leaky ReLU, in (0, 1]; num_layers
+    counts the linear layers, 1 is linear. From x alone such a mixing is not identifiable.
+    """
+    if num_layers < 1 or not 0 < slope <= 1:
+        raise ValueError(
+            "leaky_relu_mlp needs num_layers >= 1 and 0 < slope <= 1, got "
+            f"{num_layers} and {slope}"
+        )
+
+    def init(key, num_latents, dtype):
+        # Rejection below the 25th percentile, by one batched SVD: the first of those kept.
+        num = 64 * num_layers
+        w = jax.random.uniform(key, (num, num_latents, num_latents), dtype, -1, 1)
+        w = w / jnp.linalg.norm(w, axis=1, keepdims=True)
+        s = jnp.linalg.svd(w, compute_uv=False)
+        condition = s[:, 0] / s[:, -1]
+        is_bad = condition > jnp.quantile(condition, 0.25)
+        return w[jnp.argsort(is_bad, stable=True)[:num_layers]]  # (layers, d, d)
+
+    def forward(w, z):
+        for i in range(num_layers):
+            z = jnp.matmul(w[i], jax.nn.leaky_relu(z, slope) if i else z, precision="highest")
+        return z
+
+    def inverse(w, x):
+        for i in reversed(range(num_layers)):
+            x = jnp.linalg.solve(w[i], x)
+            x = jnp.where(x >= 0, x, x / slope) if i else x
+        return x
+
+    return Mixing(init, forward, inverse)

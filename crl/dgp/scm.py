@@ -1,0 +1,143 @@
+"""Structural causal models observed in several environments, mechanisms shared by all.
+
+Environment e changes the laws of the noises and nothing else: s_i ~ law scaled by
+sd[e, i] about mean[e, i], with sd[0] = 1 and mean[0] = 0 in the base environment. Two
+auxiliary environments whose noise variances change enough identify the graph of any
+invertible mechanism (Montagna, arXiv 2510.13583); without a change, or with changes
+proportional to one another, the theorem's argument is void.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import jax.scipy.stats as stats
+from jax import Array
+
+from crl.core import DGP, Data, Sample, Truth
+from crl.dgp.graphs import erdos_renyi, scale_free
+from crl.dgp.mechanisms import KINDS, Mechanisms, pull, push, random_mechanisms
+
+_GRAPHS = {"erdos_renyi": erdos_renyi, "scale_free": scale_free}
+_CHANGES = ("independent", "proportional", "none")
+
+
+class World(NamedTuple):
+    """One multi-environment SCM."""
+
+    mechanisms: Mechanisms
+    sd: Array  # (E, d) standard deviation of the noise of each variable; sd[0] = 1
+    mean: Array  # (E, d) its mean; mean[0] = 0
+
+
+def multi_environment_scm(
+    num_nodes: int,
+    graph: str | Array = "erdos_renyi",
+    edges_per_node: float = 1.0,
+    mechanism: str = "general",
+    num_envs: int = 3,
+    change: str = "independent",
+    mean_shift: float = 0.0,
+    noise: str = "gaussian",
+    dtype=jnp.float32,
+) -> DGP:
+    """SCMs with shared mechanisms and environments that change the noise laws.
+
+    graph: 'erdos_renyi', 'scale_free', or a fixed (d, d) DAG. edges_per_node: expected
+    number. mechanism: 'linear', 'anm', 'lsnm' or 'general' (crl.dgp.mechanisms).
+    change: 'independent' draws sd from U(1.6, 3) or U(.3, .65) with equal chance, for
+    each variable and auxiliary environment; 'proportional' makes all environments change
+    the precisions in proportion, 1/sd_e^2 - 1 = (1/sd_1^2 - 1)/e, so that two auxiliary
+    environments say no more than one; 'none' leaves all as the base: a control, from
+    which only the Markov equivalence class of a linear SCM follows.
+    mean_shift: standard deviation of the noise means in auxiliary environments.
+    noise: 'gaussian' or 'laplace', standardised.
+
+    Truth: z the noises s, graph, targets, log_prob, and the counterfactual of each row
+    under do(x_i = value), i random and value that of another row (Data.aux do_mask,
+    do_value).
+    """
+    if num_nodes < 1 or num_envs < 1:
+        raise ValueError(
+            f"multi_environment_scm needs num_nodes >= 1 and num_envs >= 1, got "
+            f"{num_nodes} and {num_envs}"
+        )
+    named = {
+        "mechanism": (mechanism, KINDS),
+        "change": (change, _CHANGES),
+        "noise": (noise, ("gaussian", "laplace")),
+    }
+    if isinstance(graph, str):
+        named["graph"] = (graph, tuple(_GRAPHS))
+    elif graph.shape != (num_nodes, num_nodes):
+        raise ValueError(f"expected a graph of shape {(num_nodes,) * 2}, got {graph.shape}")
+    for name, (value, known) in named.items():
+        if value not in known:
+            raise ValueError(f"unknown {name} {value!r}: known: {', '.join(known)}")
+
+    def init(key):
+        key_graph, key_mechanisms, key_sd, key_mean = jax.random.split(key, 4)
+        g = graph
+        if isinstance(graph, str):
+            g = _GRAPHS[graph](key_graph, num_nodes, edges_per_node)
+        mean = jax.random.normal(key_mean, (num_envs, num_nodes), dtype)
+        return World(
+            random_mechanisms(key_mechanisms, jnp.asarray(g, jnp.int32), dtype),
+            _noise_sd(key_sd, change, num_envs, num_nodes, dtype),
+            (mean_shift * mean).at[0].set(0),
+        )
+
+    def sample(key, world, n):
+        key_noise, key_node, key_value = jax.random.split(key, 3)
+        env = jnp.repeat(jnp.arange(num_envs, dtype=jnp.int32), n)
+        rows = env.shape[0]
+        draw = jax.random.normal if noise == "gaussian" else _standard_laplace
+        s = draw(key_noise, (rows, num_nodes), dtype) * world.sd[env] + world.mean[env]
+        x = jax.vmap(lambda s: push(mechanism, world.mechanisms, s))(s)
+        node = jax.random.randint(key_node, (rows,), 0, num_nodes)
+        do_mask = node[:, None] == jnp.arange(num_nodes)  # (n, d)
+        do_value = x[jax.random.randint(key_value, (rows,), 0, rows)]
+        counterfactual = jax.vmap(
+            lambda s, mask, value: push(mechanism, world.mechanisms, s, mask, value)
+        )(s, do_mask, do_value)
+        changed = (world.sd != world.sd[0]) | (world.mean != world.mean[0])
+        truth = Truth(
+            z=s,
+            graph=world.mechanisms.graph,
+            targets=changed.astype(jnp.int32),
+            counterfactual=counterfactual,
+            log_prob=jax.vmap(lambda e, x: log_density(mechanism, world, e, x, noise))(env, x),
+        )
+        return Sample(Data(x, env, {"do_mask": do_mask, "do_value": do_value}), truth)
+
+    def mix(world, z):
+        return push(mechanism, world.mechanisms, z)
+
+    return DGP(init, sample, mix)
+
+
+def log_density(
+    mechanism: str, world: World, env: Array, x: Array, noise: str = "gaussian"
+) -> Array:
+    """log p_env(x) of one point x (d,), in nats, by the change of variables."""
+    s, log_det = pull(mechanism, world.mechanisms, x)
+    mean, sd = world.mean[env], world.sd[env]
+    if noise == "gaussian":
+        return jnp.sum(stats.norm.logpdf(s, mean, sd)) + log_det
+    return jnp.sum(stats.laplace.logpdf(s, mean, sd * 0.5**0.5)) + log_det
+
+
+def _noise_sd(key: Array, change: str, num_envs: int, num_nodes: int, dtype) -> Array:
+    u = jax.random.uniform(key, (num_envs, num_nodes), dtype, -1.0, 1.0)
+    sd = jnp.where(u > 0, 1.6 + 1.4 * u, 0.65 + 0.35 * u).at[0].set(1)
+    if change == "none":
+        return jnp.ones_like(sd)
+    if change == "proportional" and num_envs > 1:
+        share = 1 / jnp.maximum(jnp.arange(num_envs, dtype=dtype), 1)[:, None]
+        sd = (1 + share * (sd[1] ** -2 - 1)) ** -0.5
+        sd = sd.at[0].set(1)
+    return sd
+
+
+def _standard_laplace(key: Array, shape: tuple[int, ...], dtype) -> Array:
+    return jax.random.laplace(key, shape, dtype) * 0.5**0.5

@@ -1,0 +1,137 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from crl.core import split
+from crl.dgp.graphs import erdos_renyi, scale_free
+from crl.dgp.mechanisms import KINDS, pull, push, random_mechanisms
+from crl.dgp.scm import log_density, multi_environment_scm
+from crl.numerics.graphs import is_acyclic
+
+CHAIN = jnp.array([[0, 0, 1], [1, 0, 1], [0, 0, 0]])  # 1 -> 0 -> 2 <- 1
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    dgp = multi_environment_scm(3)
+
+    def draw(key):
+        world = dgp.init(key)
+        return world, dgp.sample(jax.random.fold_in(key, 1), world, 2000)
+
+    return dgp, *jax.jit(draw)(jax.random.key(0))
+
+
+def test_random_graphs_are_acyclic_with_the_expected_number_of_edges():
+    keys = jax.random.split(jax.random.key(0), 400)
+    er = jax.jit(jax.vmap(lambda k: erdos_renyi(k, 8, 1.0)))(keys)
+    sf = jax.jit(jax.vmap(lambda k: scale_free(k, 8, 2)))(keys)
+    acyclic = jax.jit(jax.vmap(is_acyclic))
+    assert acyclic(er).all() and acyclic(sf).all()
+    # 28 pairs with p = 2/7: mean 8, sd of the mean over 400 draws .12; six sd.
+    assert abs(float(er.sum((1, 2)).mean()) - 8) < 0.72
+    assert (sf.sum((1, 2)) == 0 + 1 + 2 * 6).all()  # min(j, m) parents for the j-th
+    # The position of a variable says nothing: edges i -> j and j -> i equally often.
+    assert abs(float(er.mean(0)[0, 1] - er.mean(0)[1, 0])) < 6 * 0.027
+
+
+def test_preferential_attachment_makes_hubs():
+    keys = jax.random.split(jax.random.key(1), 200)
+    largest = jax.jit(jax.vmap(lambda k: scale_free(k, 20, 1).sum(1).max()))(keys)
+    uniform = jax.jit(jax.vmap(lambda k: erdos_renyi(k, 20, 0.95).sum(1).max()))(keys)
+    # Means over 200 graphs with 19 edges each; recorded 6.6 against 3.9.
+    assert float(largest.mean()) > float(uniform.mean()) + 1.5
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pull_inverts_push_and_its_log_determinant_is_that_of_autodiff(kind):
+    with jax.enable_x64(True):
+        m = random_mechanisms(jax.random.key(2), CHAIN, jnp.float64)
+        s = 3 * jax.random.normal(jax.random.key(3), (20, 3), jnp.float64)
+
+        def both(s):
+            x = push(kind, m, s)
+            back, log_det = pull(kind, m, x)
+            forward = jnp.linalg.slogdet(jax.jacfwd(functools.partial(push, kind, m))(s))
+            return back, log_det, forward
+
+        back, log_det, (sign, forward) = jax.jit(jax.vmap(both))(s)
+        np.testing.assert_allclose(back, s, atol=1e-10)
+        np.testing.assert_allclose(log_det, -forward, atol=1e-10)
+        assert (sign > 0).all()
+
+
+def test_the_density_of_each_environment_integrates_to_one():
+    dgp = multi_environment_scm(2)
+    world = jax.jit(dgp.init)(jax.random.key(4))
+    grid = jnp.linspace(-30, 30, 601)
+    points = jnp.stack(jnp.meshgrid(grid, grid), -1).reshape(-1, 2)
+    density = jax.jit(
+        lambda e: jnp.exp(jax.vmap(lambda x: log_density("general", world, e, x))(points))
+    )
+    for env in range(3):
+        # The trapezoid rule on smooth tails; a wrong Jacobian is off by 10 % and more.
+        assert abs(float(density(env).sum()) * 0.1**2 - 1) < 2e-3
+
+
+def test_sample_is_the_mixing_of_its_noises_and_they_have_the_law_of_their_environment(drawn):
+    dgp, world, (data, truth) = drawn
+    np.testing.assert_allclose(
+        jax.vmap(dgp.mix, (None, 0))(world, truth.z), data.x, rtol=1e-5, atol=1e-5
+    )
+    sd = truth.z.reshape(3, 2000, 3).std(1)
+    # The sd of 2000 normal draws has relative error .016; five of them.
+    np.testing.assert_allclose(sd, world.sd, rtol=0.08)
+    assert (world.sd[0] == 1).all() and (truth.targets[0] == 0).all()
+    assert (truth.targets[1:] == 1).all()
+    aux = np.array(world.sd[1:])
+    assert (((aux > 1.6) & (aux < 3)) | ((aux > 0.3) & (aux < 0.65))).all()
+
+
+def test_a_counterfactual_changes_descendants_of_the_set_variable_only(drawn):
+    _, _, (data, truth) = drawn
+    mask, value = data.aux["do_mask"], data.aux["do_value"]
+    assert (mask.sum(1) == 1).all()
+    np.testing.assert_array_equal(jnp.where(mask, truth.counterfactual, value), value)
+    g = np.array(truth.graph)
+    reach = g + g @ g
+    node = np.argmax(mask, 1)
+    untouched = (reach[node] == 0) & ~np.array(mask)
+    gap = np.abs(np.array(truth.counterfactual - data.x))
+    assert gap[untouched].max() < 1e-4
+    assert (gap[~untouched] > 1e-3).mean() > 0.9
+
+
+def test_held_out_rows_answer_their_own_queries(drawn):
+    _, _, sample = drawn
+    train, test = split(sample, 2000, 1500)
+    assert train.data.x.shape == (4500, 3) and test.truth.counterfactual.shape == (1500, 3)
+    np.testing.assert_array_equal(test.data.env, np.repeat([0, 1, 2], 500))
+
+
+def test_controls_keep_the_noise_or_change_it_in_proportion():
+    none = multi_environment_scm(4, change="none").init(jax.random.key(5))
+    assert (none.sd == 1).all() and (none.mean == 0).all()
+    sd = multi_environment_scm(4, change="proportional").init(jax.random.key(5)).sd
+    ratio = (sd[1] ** -2 - 1) / (sd[2] ** -2 - 1)
+    np.testing.assert_allclose(ratio, 2, rtol=1e-4)
+
+
+def test_laplace_noise_and_mean_shifts_enter_the_density():
+    dgp = multi_environment_scm(1, mechanism="linear", mean_shift=1.0, noise="laplace")
+    world = jax.jit(dgp.init)(jax.random.key(6))
+    data, truth = jax.jit(dgp.sample, static_argnums=2)(jax.random.key(7), world, 500)
+    mean, b = world.mean[data.env], world.sd[data.env] / np.sqrt(2)
+    expected = (-jnp.abs(data.x - mean) / b - jnp.log(2 * b))[:, 0]
+    np.testing.assert_allclose(truth.log_prob, expected, rtol=1e-4, atol=1e-4)
+    assert float(jnp.abs(world.mean[1:]).min()) > 0
+
+
+def test_factory_refuses_what_it_does_not_know():
+    with pytest.raises(ValueError, match="unknown mechanism 'gp'"):
+        multi_environment_scm(3, mechanism="gp")
+    with pytest.raises(ValueError, match="shape"):
+        multi_environment_scm(4, graph=CHAIN)

@@ -18,11 +18,15 @@ from jax import Array
 from crl.core import Data, Estimator, MissingClaim, Readout, Task, split
 
 
-def check_key(key: Array) -> None:
-    """Raise a TypeError unless ``key`` is a typed PRNG key."""
+def check_key(key: Array, ndim: int = 0) -> None:
+    """Raise a TypeError unless ``key`` is typed, a ValueError unless it has ``ndim`` axes."""
     if not (hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
         kind = f"a raw {key.dtype} array" if hasattr(key, "dtype") else f"{key!r}"
         raise TypeError(f"expected a typed PRNG key, got {kind}: pass jax.random.key(seed)")
+    if key.ndim != ndim:
+        wanted = "one key" if ndim == 0 else "keys of shape (r,)"
+        remedy = "keys[0], or fit_replicas" if ndim == 0 else "jax.random.split(key, r)"
+        raise ValueError(f"expected {wanted}, got shape {key.shape}: pass {remedy}")
 
 
 def check_data(data: Data) -> None:

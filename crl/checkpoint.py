@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -61,13 +62,16 @@ def save(
         manager.save(step, args=ocp.args.Composite(**items), force=True)
 
 
-def restore(directory: str | os.PathLike, like: PyTree) -> tuple[int, PyTree, dict] | None:
+def restore(
+    directory: str | os.PathLike, like: PyTree | Callable[[dict], PyTree]
+) -> tuple[int, PyTree, dict] | None:
     """The newest intact step as (step, tree, meta); None where there is no step at all.
 
     like: a pytree of arrays or ShapeDtypeStructs with the structure, shapes and dtypes to
     restore; leaves go to the devices that its arrays (or shardings) are on, however many
-    there were at saving time. A damaged or different step is skipped with a warning that
-    says what is wrong with it; ValueError when no step is left.
+    there were at saving time. Or a function (meta) -> such a pytree, for shapes that only
+    the file knows; a ValueError it raises refuses the step. A damaged or refused step is
+    skipped with a warning that says what is wrong with it; ValueError when none is left.
     """
     if not Path(directory).is_dir():
         return None
@@ -90,12 +94,20 @@ def restore(directory: str | os.PathLike, like: PyTree) -> tuple[int, PyTree, di
     return None
 
 
+def digest(tree: PyTree) -> str:
+    """A blake2b digest of all that makes the pytree: paths, shapes, dtypes and bytes."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    parts = [{**_describe(p, leaf), "digest": _digest(_plain(leaf))} for p, leaf in leaves]
+    return _digest_of_json({"leaves": parts})
+
+
 def _restore_step(manager, step, like):
     ocp = _orbax()
     args = ocp.args.Composite(record=ocp.args.JsonRestore())
     record = manager.restore(step, args=args)["record"]
     if record["digest"] != _digest_of_json(record) or record["schema"] != SCHEMA:
         raise ValueError("its record is damaged or of another version of crl")
+    like = like(record["meta"]) if callable(like) else like
     leaves, structure = jax.tree.flatten(like)
     paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(like)]
     expected = [_describe(path, leaf) for path, leaf in zip(paths, leaves)]

@@ -11,7 +11,9 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax import Array
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from crl.check import nearest
 from crl.core import PyTree
@@ -24,7 +26,6 @@ def map_replicas(
     *,
     backend: str = "shard_map",
     devices: Sequence[jax.Device] | None = None,
-    donate_argnums: tuple[int, ...] = (),
 ) -> Callable:
     """``fn`` mapped over the leading axis r of every leaf of its arguments.
 
@@ -34,66 +35,89 @@ def map_replicas(
     and run one after the other on a CPU, where that is faster. ``vmap`` is the plain
     vmap on the first device. Results stay on the devices, sharded by replica.
 
+    Under ``jax.distributed`` every process calls with the same arguments, computes its
+    contiguous share of the replicas, and gets all results, as numpy arrays.
+
     A function, backend and list of devices compile once; keep ``fn`` the same object.
     Raises ValueError for an unknown backend, no replicas, or unequal leading axes.
     """
-    if backend not in BACKENDS:
-        raise ValueError(nearest(backend, BACKENDS, "backend"))
-    devices = tuple(jax.local_devices() if devices is None else devices)
-    if not devices:
-        raise ValueError("expected at least one device, got none: pass devices=None for all")
+    mapped = map_local(fn, backend=backend, devices=devices)
+
+    def everywhere(*args):
+        num = num_replicas(args)
+        return gather(mapped(*own_share(args)), num)
+
+    return everywhere
+
+
+def map_local(
+    fn: Callable,
+    *,
+    backend: str = "shard_map",
+    devices: Sequence[jax.Device] | None = None,
+    donate_argnums: tuple[int, ...] = (),
+) -> Callable:
+    """``map_replicas`` within this process, whatever the others do.
+
+    donate_argnums: arguments whose buffers the result may reuse; see ``place``.
+    """
+    devices = check_devices(backend, devices)
 
     def mapped(*args):
         num = num_replicas(args)
-        used, per_device = shares(num, 1 if backend == "vmap" else len(devices))
-        call = _compile(fn, backend, devices[:used], tuple(donate_argnums))
-        out = call(*pad(args, used * per_device))
-        return cut(out, num) if used * per_device > num else out
+        used, total, _ = _layout(num, backend, devices)
+        placed = place(args, backend, devices)
+        out = _compile(fn, backend, used, tuple(donate_argnums))(*placed)
+        return cut(out, num) if total > num else out
 
     return mapped
 
 
+def check_devices(
+    backend: str, devices: Sequence[jax.Device] | None
+) -> tuple[jax.Device, ...]:
+    """The devices to use, by default all of this process, for a backend that exists."""
+    if backend not in BACKENDS:
+        raise ValueError(nearest(backend, BACKENDS, "backend"))
+    devices = tuple(jax.local_devices() if devices is None else devices)
+    if not devices:
+        raise ValueError("expected at least one device, got none: devices=None takes all")
+    return devices
+
+
 def num_replicas(tree: PyTree) -> int:
     """The common length r of the leading axes, or a ValueError that says where they differ."""
-    sizes = {}
+    first = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        name, shape = jax.tree_util.keystr(path) or "the argument", np.shape(leaf)
+        name, shape = jax.tree_util.keystr(path), np.shape(leaf)
         if not shape:
             raise ValueError(
-                f"expected a leading axis of replicas in every leaf, got the scalar {name}: "
-                "broadcast it to (r,)"
+                f"expected a leading axis of replicas in every leaf, got a scalar at {name}: "
+                "give it the shape (r,)"
             )
-        sizes.setdefault(shape[0], name)
-    if len(sizes) > 1:
-        (a, at_a), (b, at_b) = list(sizes.items())[:2]
+        first.setdefault(shape[0], name)
+    if len(first) > 1:
+        (a, at_a), (b, at_b) = list(first.items())[:2]
         raise ValueError(
-            f"expected one number of replicas in every leaf, got {a} in {at_a} and {b} in "
-            f"{at_b}: every leaf has the leading axis r"
+            f"expected the same leading axis r in every leaf, got {a} at {at_a} and {b} at "
+            f"{at_b}: one entry per replica"
         )
-    if not sizes or 0 in sizes:
+    if not first or 0 in first:
         raise ValueError("expected at least one replica, got none: pass r >= 1 keys")
-    return next(iter(sizes))
+    return next(iter(first))
 
 
-def shares(num: int, num_devices: int) -> tuple[int, int]:
-    """How many of the devices work, and on how many replicas each, with least padding."""
-    per_device = -(-num // num_devices)
-    return -(-num // per_device), per_device
+def place(tree: PyTree, backend: str, devices: tuple[jax.Device, ...]) -> PyTree:
+    """Replicas as the compiled sweep takes them: padded to equal shares, on their devices.
 
-
-def pad(tree: PyTree, num: int) -> PyTree:
-    """The replicas and copies of the last one, ``num`` in all."""
-
-    def longer(a):
-        a = jnp.asarray(a)
-        last = jnp.broadcast_to(a[-1:], (num - len(a), *a.shape[1:]))
-        return jnp.concatenate([a, last])
-
-    return tree if num_replicas(tree) == num else jax.tree.map(longer, tree)
+    Costs nothing for a tree that is placed already, so a loop places its inputs once.
+    """
+    _, total, sharding = _layout(num_replicas(tree), backend, devices)
+    return jax.device_put(_pad(tree, total), sharding)
 
 
 def cut(tree: PyTree, num: int) -> PyTree:
-    """The first ``num`` replicas, in one program that runs after the sweep."""
+    """The first ``num`` replicas, by a program of its own that runs after the sweep."""
     return _cut(tree, num)
 
 
@@ -102,33 +126,123 @@ def _cut(tree, num):
     return jax.tree.map(lambda a: a[:num], tree)
 
 
+def _pad(tree, total):
+    """The replicas and copies of the last one, ``total`` in all."""
+
+    def longer(a):
+        a = jnp.asarray(a)
+        copies = jnp.broadcast_to(a[-1:], (total - len(a), *a.shape[1:]))
+        return jnp.concatenate([a, copies])
+
+    return tree if num_replicas(tree) == total else jax.tree.map(longer, tree)
+
+
+def _layout(num, backend, devices):
+    """(devices that work, replicas with padding, sharding), with the least padding."""
+    if backend == "vmap":
+        return devices[:1], num, SingleDeviceSharding(devices[0])
+    per_device = -(-num // len(devices))
+    used = devices[: -(-num // per_device)]
+    sharding = NamedSharding(_mesh(used, "replica"), PartitionSpec("replica"))
+    return used, len(used) * per_device, sharding
+
+
+@functools.cache
+def _mesh(devices, axis):
+    return Mesh(np.array(devices), (axis,), axis_types=(AxisType.Auto,))
+
+
 @functools.lru_cache(maxsize=256)
 def _compile(fn, backend, devices, donate_argnums):
-    """A function of arguments whose leading axis the devices divide."""
+    """A compiled function of placed arguments."""
     if backend == "vmap":
-        vmapped = jax.jit(jax.vmap(fn), donate_argnums=donate_argnums)
-        return lambda *args: vmapped(*jax.device_put(args, devices[0]))
+        return jax.jit(jax.vmap(fn), donate_argnums=donate_argnums)
 
     def lanes(*args):
         if devices[0].platform == "cpu":
             return jax.lax.map(lambda lane: fn(*lane), args)
         return jax.vmap(fn)(*args)
 
-    mesh = Mesh(np.array(devices), ("replica",), axis_types=(AxisType.Auto,))
-    by_replica = PartitionSpec("replica")
-    placement = NamedSharding(mesh, by_replica)
-
+    mesh, by_replica = _mesh(devices, "replica"), PartitionSpec("replica")
     if backend == "pmap":
+        # pmap wants the leading axis to be the number of devices.
+        shape, sharding = (len(devices), -1), NamedSharding(mesh, by_replica)
         mapped = jax.pmap(lanes, devices=devices, donate_argnums=donate_argnums)
-        split = (len(devices), -1)
-        fold = jax.jit(lambda t: jax.tree.map(lambda a: a.reshape(*split, *a.shape[1:]), t))
-        flat = jax.jit(lambda t: jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), t))
-        return lambda *args: flat(mapped(*jax.device_put(fold(args), placement)))
+        fold = jax.jit(
+            lambda t: jax.tree.map(lambda a: a.reshape(*shape, *a.shape[1:]), t),
+            out_shardings=sharding,
+        )
+        flat = jax.jit(
+            lambda t: jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), t),
+            out_shardings=sharding,
+        )
+        return lambda *args: flat(mapped(*fold(args)))
 
     # Without collectives the check of varying axes buys nothing, and it refuses loops
     # whose first carry is a constant.
     sharded = jax.shard_map(
         lanes, mesh=mesh, in_specs=by_replica, out_specs=by_replica, check_vma=False
     )
-    compiled = jax.jit(sharded, donate_argnums=donate_argnums)
-    return lambda *args: compiled(*jax.device_put(args, placement))
+    return jax.jit(sharded, donate_argnums=donate_argnums)
+
+
+def own_share(tree: PyTree) -> PyTree:
+    """This process's contiguous share of the replicas, padded to the size of all others."""
+    if jax.process_count() == 1:
+        return tree
+    size = -(-num_replicas(tree) // jax.process_count())
+    first = size * jax.process_index()
+    padded = _pad(tree, size * jax.process_count())
+    return jax.tree.map(lambda a: a[first : first + size], padded)
+
+
+def gather(tree: PyTree, num: int) -> PyTree:
+    """The shares of all processes end to end, on every process: ``num`` replicas, numpy."""
+    if jax.process_count() == 1:
+        return tree
+
+    def join(a):
+        if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
+            data = join(jax.random.key_data(a))
+            return jax.random.wrap_key_data(data, impl=jax.random.key_impl(a))
+        return multihost_utils.process_allgather(np.asarray(a), tiled=True)[:num]
+
+    return jax.tree.map(join, tree)
+
+
+def shard_rows(tree: PyTree, devices: Sequence[jax.Device] | None = None) -> PyTree:
+    """A Data (or any tree with leading axis n) with its rows spread over the devices.
+
+    ``crl.fit`` on such data is data-parallel for every estimator: the compiled program
+    means what it means on one device, and XLA adds the collectives. n must be a multiple
+    of the number of devices.
+    """
+    devices = check_devices("shard_map", devices)
+    num = num_replicas(tree)
+    if num % len(devices):
+        raise ValueError(
+            f"expected rows that divide over {len(devices)} devices, got {num}: drop "
+            f"{num % len(devices)} of them or pass fewer devices"
+        )
+    return jax.device_put(tree, NamedSharding(_mesh(devices, "data"), PartitionSpec("data")))
+
+
+def data_parallel(
+    loss: Callable[..., Array], devices: Sequence[jax.Device] | None = None, **options
+) -> Callable:
+    """``jax.value_and_grad(loss, **options)`` with the batch spread over the devices.
+
+    loss: (params, batch) -> scalar, any function of the whole batch: a mean, a contrast
+    between rows. Value and gradient are those of one device; there is no factor of the
+    device count to forget, which the pmap idiom ported to shard_map gets wrong silently.
+    The batch's leading axis must be a multiple of the number of devices.
+    """
+    devices = check_devices("shard_map", devices)
+    mesh = _mesh(devices, "data")
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    compiled = jax.jit(jax.value_and_grad(loss, **options), out_shardings=everywhere)
+
+    def value_and_grad(params, batch):
+        return compiled(jax.device_put(params, everywhere), shard_rows(batch, devices))
+
+    return value_and_grad

@@ -6,19 +6,32 @@ what a compiled loop must not do: progress, a log line, a checkpoint, an early s
 Step t uses ``fold_in(key, t)``, so a resumed fit equals an uninterrupted one bit for bit.
 """
 
+import contextlib
 import functools
+import itertools
+import logging
 import math
+import operator
+import os
+import signal
+import sys
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from tqdm import tqdm
 
+from crl import parallel
 from crl.check import check_data, check_key
+from crl.checkpoint import digest, restore, save
 from crl.core import Data, Estimator, PyTree, Readout, keep
-from crl.parallel import map_replicas, num_replicas
+
+log = logging.getLogger("crl")
 
 
 class Lane(NamedTuple):
@@ -160,14 +173,14 @@ def _programs(estimator, num, streamed, backend, devices) -> _Programs:
     def forward(key, lane, data):
         return advance(estimator, key, lane, data, num, streamed)
 
-    compile_ = jax.jit
+    compiled = jax.jit
     if backend is not None:
-        compile_ = functools.partial(map_replicas, backend=backend, devices=devices)
-    ends = estimator.finish is not keep
+        compiled = functools.partial(parallel.map_local, backend=backend, devices=devices)
+    has_end = estimator.finish is not keep
     return _Programs(
-        compile_(functools.partial(start, estimator)),
-        compile_(forward, donate_argnums=(1,)),
-        compile_(functools.partial(finish, estimator)) if ends else None,
+        compiled(functools.partial(start, estimator)),
+        compiled(forward, donate_argnums=(1,)),
+        compiled(functools.partial(finish, estimator)) if has_end else None,
     )
 
 
@@ -177,11 +190,21 @@ def fit(
     data: Data | Stream,
     *,
     chunk_size: int = 500,
+    checkpoint: str | os.PathLike | None = None,
+    label: str = "",
 ) -> Fit:
     """Fit one estimator to one dataset.
 
-    key: typed PRNG key. data: a Data, or a Stream that is read batch by batch.
-    chunk_size: steps per compiled call; between two of them the host looks in.
+    key: typed PRNG key. data: a Data, or a Stream that is read batch by batch, the next
+    chunk while this one is computed. chunk_size: steps per compiled call; between two of
+    them the host looks in: a progress bar on a terminal, a line of the logger "crl"
+    elsewhere, both with ``label``.
+
+    checkpoint: a directory of this fit alone, written after every chunk. A fit that finds
+    its own steps there resumes from the newest intact one and ends bit for bit as if it
+    had never stopped. SIGTERM or SIGUSR1 stops it after the chunk in flight, with
+    SystemExit(RESUME): run the same again to go on.
+
     Raises ValueError, before anything is compiled, for data the estimator cannot use.
     """
     check_key(key)
@@ -192,7 +215,7 @@ def fit(
     num = even_chunks(estimator.num_steps, chunk_size)
     programs = _programs(estimator, num, streamed, None, None)
     read = data.read if streamed else None
-    return _drive(programs, key, example, read, estimator.num_steps, num)
+    return _drive(programs, key, example, read, estimator.num_steps, num, checkpoint, label)
 
 
 def fit_replicas(
@@ -203,41 +226,70 @@ def fit_replicas(
     backend: str = "shard_map",
     devices: Sequence[jax.Device] | None = None,
     chunk_size: int = 500,
+    checkpoint: str | os.PathLike | None = None,
+    label: str = "",
 ) -> Fit:
     """Fit one estimator to r datasets of one shape at once, spread over the devices.
 
     keys: (r,) typed PRNG keys. data: leaves (r, n, ...), one dataset per key. backend and
-    devices as in ``crl.parallel.map_replicas``; every field of the Fit has the leading
-    axis r, and each replica converges or diverges by itself.
+    devices as in ``crl.parallel.map_replicas``, the rest as in ``fit``. Every field of the
+    Fit has the leading axis r; each replica converges or diverges by itself.
     """
-    check_key(keys)
-    num_lanes = num_replicas((keys, data))
-    for i in range(num_lanes):
-        lane = jax.tree.map(lambda a: a[i], data)  # noqa: B023
-        check_data(lane)
-        estimator.validate(lane)
-    devices = None if devices is None else tuple(devices)
+    check_key(keys, ndim=1)
+    num_lanes = parallel.num_replicas({"keys": keys, "data": data})
+    devices = parallel.check_devices(backend, devices)
     num = even_chunks(estimator.num_steps, chunk_size)
+    for i in range(num_lanes):
+        try:
+            lane = jax.tree.map(operator.itemgetter(i), data)
+            check_data(lane)
+            estimator.validate(lane)
+        except ValueError as error:
+            raise ValueError(f"replica {i} of {num_lanes}: {error}") from error
+    if checkpoint is not None and jax.process_count() > 1:
+        checkpoint = os.path.join(checkpoint, f"process{jax.process_index()}")
     programs = _programs(estimator, num, False, backend, devices)
-    return _drive(programs, keys, data, None, estimator.num_steps, num)
+    share = parallel.place(parallel.own_share((keys, data)), backend, devices)
+    out = _drive(programs, *share, None, estimator.num_steps, num, checkpoint, label)
+    out = parallel.gather(out, num_lanes)
+    return out if len(out.diverged) == num_lanes else parallel.cut(out, num_lanes)
 
 
-def _drive(programs, key, data, read, num_steps, num) -> Fit:
+RESUME = 75  # exit code of a fit that a signal stopped: EX_TEMPFAIL, "run me again"
+
+
+def _drive(programs, key, data, read, num_steps, num, checkpoint, label) -> Fit:
     """Steps in chunks until every lane has stopped; the one host loop there is."""
     lane, done, traces = programs.start(key, data), 0, []
-    head = _head(lane)
-    while done < num_steps and not np.all(head.converged | head.diverged):
-        lane, trace = programs.advance(key, lane, data if read is None else read(done, num))
-        done += num
-        trace, head = jax.device_get((trace, _head(lane)))
-        traces.append(trace)
-    if programs.finish is not None:
-        lane = programs.finish(key, lane, data)
-        head = _head(lane)
-    return Fit(lane.state, _join(traces, num_steps), *jax.device_get(head))
+    if checkpoint is not None:
+        identity = digest((key, data))
+        lane, done, traces = _resumed(checkpoint, identity, lane)
+    head = jax.device_get(_head(lane))
+    with (
+        _interruption(checkpoint is not None) as interrupted,
+        _progress(label, num_steps, done) as report,
+        contextlib.closing(_inputs(data, read, done, num_steps, num)) as inputs,
+    ):
+        while done < num_steps and not np.all(head.converged | head.diverged):
+            lane, trace = programs.advance(key, lane, next(inputs))
+            done = min(done + num, num_steps)
+            # The one wait for the device; lanes that stopped cost it nothing.
+            trace, head = jax.device_get((trace, _head(lane)))
+            traces.append(trace)
+            report(done, trace, head)
+            if checkpoint is not None:
+                _save(checkpoint, identity, done, lane, _join(traces, done))
+            if interrupted():
+                raise SystemExit(RESUME)
+        if programs.finish is not None:
+            lane = programs.finish(key, lane, data)
+            head = jax.device_get(_head(lane))
+    return Fit(lane.state, _join(traces, num_steps), *head)
 
 
 class _Head(NamedTuple):
+    """What the host needs of a lane to decide and to tell."""
+
     num_steps: Array
     converged: Array
     diverged: Array
@@ -256,6 +308,93 @@ def _join(traces: list[dict], num_steps: int) -> dict[str, np.ndarray]:
         return np.pad(trace, missing, constant_values=np.nan)
 
     return {name: join(name) for name in (traces[0] if traces else {})}
+
+
+def _inputs(data, read, done, num_steps, num):
+    """What each chunk sees; of a stream the next chunk is read while one is computed."""
+    if read is None:
+        yield from itertools.repeat(data)
+    with ThreadPoolExecutor(1, "crl-read") as pool:
+        upcoming = pool.submit(read, done, num)
+        for at in range(done + num, num_steps, num):
+            batches, upcoming = upcoming.result(), pool.submit(read, at, num)
+            yield batches
+        yield upcoming.result()
+
+
+def _save(directory, identity, done, lane, trace) -> None:
+    shapes = {name: [v.shape, v.dtype.name] for name, v in trace.items()}
+    meta = {"fit": identity, "trace": shapes}
+    save(directory, done, {"lane": lane, "trace": trace}, meta)
+
+
+def _resumed(directory, identity, lane: Lane) -> tuple[Lane, int, list[dict]]:
+    """(lane, steps done, traces) of the newest step saved, or of the beginning."""
+
+    def like(meta):
+        if meta.get("fit") != identity:
+            raise ValueError("it was saved by a fit with another key or other data")
+        trace = {name: np.zeros(*described) for name, described in meta["trace"].items()}
+        return {"lane": lane, "trace": trace}
+
+    found = restore(directory, like)
+    if found is None:
+        return lane, 0, []
+    done, tree, _ = found
+    return tree["lane"], done, [tree["trace"]]
+
+
+@contextlib.contextmanager
+def _interruption(enabled: bool):
+    """A function that says whether SIGTERM or SIGUSR1 came; what comes late still exits."""
+    # Only the main thread may set handlers; elsewhere signals keep their meaning.
+    if not enabled or threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    caught = []
+    names = [s for s in ("SIGTERM", "SIGUSR1") if hasattr(signal, s)]
+    before = {
+        s: signal.signal(s, lambda number, _: caught.append(number))
+        for s in (getattr(signal, name) for name in names)
+    }
+    try:
+        yield lambda: bool(caught)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if caught:
+        raise SystemExit(RESUME)
+
+
+@contextlib.contextmanager
+def _progress(label: str, num_steps: int, done: int):
+    """A function (steps done, trace, head) that tells: a bar on a terminal, else a line."""
+    bar = None
+    if num_steps and sys.stderr.isatty():
+        # Nothing for fits of less than a second.
+        bar = tqdm(desc=label, total=num_steps, initial=done, delay=1, leave=False)
+
+    def report(done, trace, head):
+        if bar is None and not log.isEnabledFor(logging.INFO):
+            return
+        facts = []
+        for losses in np.atleast_2d(trace.get("loss", np.nan)):
+            facts += list(losses[np.isfinite(losses)][-1:])  # of the lane's last step
+        facts = [f"loss {np.median(facts):.4g}"] if facts else []
+        for name in ("converged", "diverged"):
+            if np.any(getattr(head, name)):
+                facts.append(f"{np.mean(getattr(head, name)):.0%} {name}")
+        if bar is None:
+            log.info("%s", ", ".join([f"{label} step {done}/{num_steps}".strip(), *facts]))
+        else:
+            bar.set_postfix_str(", ".join(facts), refresh=False)
+            bar.update(done - bar.n)
+
+    try:
+        yield report
+    finally:
+        if bar is not None:
+            bar.close()
 
 
 def even_chunks(num_steps: int, chunk_size: int) -> int:

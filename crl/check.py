@@ -146,11 +146,21 @@ def check_task(task: Task, estimator: Estimator) -> Readout:
     return out
 
 
-def build(reference: str) -> Any:
+def parse_call(text: str) -> tuple[str, dict[str, Any]]:
+    """``module:factory(name=literal, ...)`` as reference and options; brackets optional."""
+    reference, bracket, rest = text.partition("(")
+    try:
+        call = ast.parse(f"f({rest}" if bracket else "f()", mode="eval").body
+        if not isinstance(call, ast.Call) or call.args:
+            raise ValueError("give every option as name=value")
+        return reference, {k.arg: ast.literal_eval(k.value) for k in call.keywords}
+    except (SyntaxError, ValueError) as error:
+        raise ValueError(
+            f"expected 'module:factory(name=value, ...)', got {text!r}: {error}"
+        ) from error
+
+
+def build(text: str) -> Any:
     """The result of ``module:factory(name=literal, ...)``; the brackets may be left out."""
-    name, bracket, rest = reference.partition("(")
-    call = ast.parse(f"f({rest}" if bracket else "f()", mode="eval").body
-    if not isinstance(call, ast.Call) or call.args:
-        raise ValueError(f"expected 'module:factory(name=value, ...)', got {reference!r}")
-    arguments = {k.arg: ast.literal_eval(k.value) for k in call.keywords}
-    return resolve(name)(**arguments)
+    reference, options = parse_call(text)
+    return resolve(reference)(**options)

@@ -13,7 +13,6 @@ again, or ``dict(ref="module:name")`` for an object that is used as it is. A REF
 ``"module:name"``. Running a suite runs the code that it names.
 """
 
-import ast
 import functools
 import hashlib
 import importlib.metadata
@@ -28,7 +27,7 @@ import traceback
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from crl.check import nearest, resolve
+from crl.check import nearest, parse_call, resolve
 
 SCHEMA = 1
 PLUGIN_GROUPS = ("crl.estimators", "crl.dgps", "crl.metrics", "crl.claims")
@@ -146,9 +145,15 @@ def parse(raw: dict) -> Suite:
 
 def adapt(suite: Suite, extra: tuple[str, ...] = (), worlds: int | None = None) -> Suite:
     """The suite with further estimators in every task, and another number of worlds."""
-    added = dict(_call(text) for text in extra)
-    for name, spec in added.items():
-        _check_spec(spec, f"estimator {name!r}")
+    added = {}
+    for text in extra:
+        try:
+            reference, options = parse_call(text)
+        except ValueError as error:
+            raise SuiteError(f"in --estimator: {error}") from error
+        name = text[reference.rfind(":") + 1 :]
+        added[name] = {"factory": reference, **options}
+        _check_spec(added[name], f"estimator {name!r}")
     tasks = {
         name: task._replace(
             estimators={**task.estimators, **added}, worlds=worlds or task.worlds
@@ -156,23 +161,6 @@ def adapt(suite: Suite, extra: tuple[str, ...] = (), worlds: int | None = None) 
         for name, task in suite.tasks.items()
     }
     return Suite(suite.name, tasks)
-
-
-def _call(text: str) -> tuple[str, dict]:
-    """``module:factory(option=3)`` as a name and a SPEC."""
-    reference, bracket, rest = text.partition("(")
-    options = {}
-    if bracket:
-        try:
-            call = ast.parse(f"f({rest}", mode="eval").body
-            options = {k.arg: ast.literal_eval(k.value) for k in call.keywords}
-            if call.args or None in options:
-                raise ValueError("give every option as name=value")
-        except (SyntaxError, ValueError) as error:
-            raise SuiteError(
-                f"expected module:factory or module:factory(option=3), got {text!r}: {error}"
-            ) from error
-    return reference.rpartition(":")[2] + bracket + rest, {"factory": reference, **options}
 
 
 def build(spec: Any) -> Any:

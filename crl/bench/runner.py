@@ -1,0 +1,396 @@
+"""The runner: batches of cells to devices, one JSON file a cell.
+
+Cells of one task and estimator run together as lanes: their worlds are drawn, fitted and
+judged by programs that are compiled once. A batch is a few worlds with all their fits, so
+that a killed run loses little. The numbers depend on the keys alone, which derive from
+hashes of the cell, never on batch, shard or number of devices.
+"""
+
+import contextlib
+import functools
+import logging
+import platform
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.monitoring
+import jax.numpy as jnp
+import numpy as np
+
+import crl
+from crl.bench.store import Store, is_done
+from crl.bench.suite import Cell, Suite, build, cells, key_of, parse, references, stable_hash
+from crl.check import check_data, check_task
+from crl.core import Data, Estimator, Readout, Sample, Task, Truth, split
+from crl.numerics.assignment import assign
+from crl.parallel import map_replicas
+from crl.train import fit_replicas
+
+log = logging.getLogger("crl.bench")
+
+# Lanes a batch and device. A CPU works them off one by one, so few, that a kill loses
+# little; an accelerator needs many to be busy.
+LANES = {"cpu": 8, "other": 64}
+TRACE_POINTS = 64  # of a training curve, kept in the cell
+PICTURE_SIZE = 32  # rows and columns of the matrices kept for the report
+
+
+class Batch(NamedTuple):
+    """Worlds of one task and estimator that are computed together."""
+
+    task: str
+    estimator: str
+    worlds: tuple[int, ...]
+
+
+class Problem(NamedTuple):
+    """One task as built objects, with the programs that draw and judge its lanes."""
+
+    task: Task
+    draw: Callable  # (world (),) -> (train, test): Sample
+    judge: Callable  # (state, test) -> (metrics, readout)
+    score: Callable  # (readout, truth) -> metrics
+    stability: Callable  # (stacked readouts) -> metrics
+
+
+class Interrupted(KeyboardInterrupt):
+    """SIGINT or SIGTERM: stop, what is published stays."""
+
+
+class Summary(NamedTuple):
+    """What a run did. ``failures``: (task, estimator, sentence), one entry a cause."""
+
+    computed: int
+    failed: int
+    diverged: int
+    failures: list[tuple[str, str, str]]
+
+
+class Runner:
+    """Computes batches of a suite into a store; keeps what is compiled between them."""
+
+    def __init__(
+        self,
+        suite: Suite,
+        store: Store,
+        *,
+        devices: Sequence[jax.Device] | None = None,
+        backend: str = "shard_map",
+        retry_failed: bool = False,
+    ):
+        self.suite, self.store, self.backend = suite, store, backend
+        self.devices = tuple(jax.local_devices() if devices is None else devices)
+        self.retry_failed = retry_failed
+        self.x64 = bool(jax.config.jax_enable_x64)
+        self.build = functools.cache(self._build)
+        self.problem = functools.cache(self._problem)
+        self.dry_run = functools.cache(self._dry_run)
+        self.made_by = functools.cache(lambda: provenance(suite, self.devices))
+
+    def key(self, cell: Cell) -> str:
+        """The cell's name in the store."""
+        return key_of(self.suite, cell, self.x64)
+
+    def batches(self) -> list[Batch]:
+        """The whole plan in batches of equal size; the same for every shard and resume."""
+        kind = self.devices[0].platform
+        lanes = LANES.get(kind, LANES["other"]) * len(self.devices)
+        found = []
+        for name, task in self.suite.tasks.items():
+            num = max(1, -(-task.worlds * task.fits // lanes))
+            size = -(-task.worlds // num)
+            for estimator in task.estimators:
+                for first in range(0, task.worlds, size):
+                    worlds = range(first, min(first + size, task.worlds))
+                    found.append(Batch(name, estimator, tuple(worlds)))
+        return found
+
+    def pending(self, batch: Batch) -> list[Cell]:
+        """The cells of a batch that have no result yet; failures count as results."""
+        task, missing = self.suite.tasks[batch.task], []
+        for world in batch.worlds:
+            fits = [*range(task.fits), *([None] if task.stability else [])]
+            for cell in [Cell(batch.task, batch.estimator, world, fit) for fit in fits]:
+                record = self.store.read(self.key(cell))
+                if record is None or (self.retry_failed and not is_done(record)):
+                    missing.append(cell)
+        return missing
+
+    def compute(self, batch: Batch, todo: list[Cell]) -> list[dict]:
+        """Compute and publish cells of one batch; a failure becomes their record."""
+        begin, cpu, compiled = time.perf_counter(), time.process_time(), _Compiling.total
+        try:
+            error = self.dry_run(batch.task, batch.estimator)
+            if error:
+                records = {cell: _failure(error) for cell in todo}
+            elif isinstance(self.build(batch.task, batch.estimator), Estimator):
+                records = self._fit(batch, todo)
+            else:
+                records = self._call_peer(batch, todo)
+        except Exception:
+            error = traceback.format_exc()
+            records = {cell: _failure(error) for cell in todo}
+        compiling = _Compiling.total - compiled
+        took = time.perf_counter() - begin
+        shared = {
+            "seconds": {
+                "compile": round(compiling, 3),
+                "run": round(max(0.0, took - compiling), 3),
+                "cpu": round(time.process_time() - cpu, 3),
+                "cells": len(todo),
+            },
+            "peak_bytes": _peak_bytes(self.devices),
+            "made_by": self.made_by(),
+        }
+        task = self.suite.tasks[batch.task]
+        for cell, record in records.items():
+            config = {
+                "dgp": task.dgp,
+                "estimator": task.estimators[cell.estimator],
+                "metrics": task.metrics if cell.fit is not None else task.stability,
+                "num_train": task.num_train,
+                "num_test": task.num_test,
+            }
+            whole = {"suite": self.suite.name, **cell._asdict(), **record, **shared}
+            self.store.publish(self.key(cell), whole | {"config": config})
+        return [{**cell._asdict(), **records[cell]} for cell in todo]
+
+    def _build(self, task: str, estimator: str) -> Any:
+        return build(self.suite.tasks[task].estimators[estimator])
+
+    def _dry_run(self, task: str, estimator: str) -> str | None:
+        """The traceback of what does not fit, before anything is compiled."""
+        try:
+            built, problem = self.build(task, estimator), self.problem(task)
+            if isinstance(built, Estimator):
+                check_task(problem.task, built)
+            elif not callable(built):
+                raise ValueError(
+                    f"expected an Estimator or a function (key, train, test) -> Readout from "
+                    f"{estimator!r}, got {type(built).__name__}"
+                )
+        except Exception:
+            return traceback.format_exc()
+        return None
+
+    def _problem(self, name: str) -> Problem:
+        config = self.suite.tasks[name]
+        metrics = {k: build(v) for k, v in config.metrics.items()}
+        stability = {k: build(v) for k, v in config.stability.items()}
+        task = Task(build(config.dgp), config.num_train, config.num_test, metrics, stability)
+        num = task.num_train + task.num_test
+        seed = stable_hash(config.dgp)
+
+        def draw(world):
+            world_key, sample_key = jax.random.split(_world_key(seed, world))
+            truth = task.dgp.init(world_key)
+            return split(task.dgp.sample(sample_key, truth, num), num, task.num_train)
+
+        def score(readout, truth):
+            return _flat({k: metric(readout, truth) for k, metric in metrics.items()})
+
+        def compare(readouts):
+            return _flat({k: metric(readouts) for k, metric in stability.items()})
+
+        return Problem(task, draw, None, score, compare)
+
+    def _draw(self, batch: Batch, worlds: Sequence[int]) -> tuple[Sample, Sample]:
+        mapped = map_replicas(
+            self.problem(batch.task).draw, backend=self.backend, devices=self.devices
+        )
+        return mapped(jnp.asarray(worlds, jnp.int32))
+
+    def _fit(self, batch: Batch, todo: list[Cell]) -> dict[Cell, dict]:
+        """Our estimators: lanes over the devices."""
+        config, problem = self.suite.tasks[batch.task], self.problem(batch.task)
+        estimator = self.build(batch.task, batch.estimator)
+        records: dict[Cell, dict] = {}
+        # Always the full size, so that a resumed batch compiles to the same programs.
+        size = len(self._widest(batch))
+        worlds = sorted({cell.world for cell in todo})
+        train, test = self._draw(batch, _padded(worlds, size))
+        for i, world in enumerate(worlds):
+            try:
+                data = jax.tree.map(lambda a: a[i], train.data)  # noqa: B023
+                check_data(data)
+                estimator.validate(data)
+            except ValueError:
+                error = traceback.format_exc()
+                records |= {c: _failure(error) for c in todo if c.world == world}
+        todo = [cell for cell in todo if cell not in records]
+        if not todo:
+            return records
+        compared = sorted({cell.world for cell in todo if cell.fit is None})
+        lanes = {(c.world, c.fit) for c in todo if c.fit is not None}
+        lanes = sorted(lanes | {(w, f) for w in compared for f in range(config.fits)})
+        full = _padded(lanes, size * config.fits)
+        rows = np.array([worlds.index(world) for world, _ in full])
+        train, test = jax.tree.map(lambda a: a[rows], (train, test))
+        keys = _fit_keys(stable_hash(config.dgp), jnp.asarray(full, jnp.int32))
+        fit = fit_replicas(
+            estimator, keys, train.data, backend=self.backend, devices=self.devices
+        )
+        # One device: batched SVDs inside metrics may hang on forced host devices.
+        judge = map_replicas(
+            _judge(estimator, problem.score), backend=self.backend, devices=self.devices[:1]
+        )
+        state = jax.device_put(fit.state, self.devices[0])
+        metrics, readouts = judge(state, jax.device_put(test, self.devices[0]))
+        metrics, diverged, num_steps, converged = jax.device_get(
+            (metrics, fit.diverged, fit.num_steps, fit.converged)
+        )
+        for i, (world, number) in enumerate(lanes):
+            cell = Cell(batch.task, batch.estimator, world, number)
+            if cell not in todo:
+                continue
+            record = _outcome({k: v[i] for k, v in metrics.items()}, bool(diverged[i]))
+            record |= {"num_steps": int(num_steps[i]), "converged": bool(converged[i])}
+            record["trace"] = _thin({k: v[i] for k, v in fit.trace.items()})
+            own = jax.tree.map(lambda a: a[i], readouts)  # noqa: B023
+            record["diag"] = _numbers(own.diag or {})
+            if (world, number) == (0, 0):
+                truth = jax.tree.map(lambda a: a[i], test.truth)  # noqa: B023
+                record["pictures"] = _pictures(own, truth)
+            records[cell] = record
+        if compared:
+            compare = map_replicas(
+                problem.stability, backend=self.backend, devices=self.devices[:1]
+            )
+            # Worlds in front, fits next; padded to the full size like the lanes.
+            at = {lane: i for i, lane in enumerate(lanes)}
+            index = [[at[w, f] for f in range(config.fits)] for w in _padded(compared, size)]
+            stacked = jax.tree.map(lambda a: a[np.array(index)], readouts._replace(diag=None))
+            values = jax.device_get(compare(stacked))
+            for i, world in enumerate(compared):
+                bad = any(diverged[j] for j in index[i])
+                cell = Cell(batch.task, batch.estimator, world, None)
+                records[cell] = _outcome({k: v[i] for k, v in values.items()}, bad)
+        return records
+
+    def _widest(self, batch: Batch) -> tuple[int, ...]:
+        """The largest batch of the same task and estimator."""
+        same = (b.worlds for b in self.batches() if b[:2] == batch[:2])
+        return max(same, key=len)
+
+    def _call_peer(self, batch: Batch, todo: list[Cell]) -> dict[Cell, dict]:
+        """Other libraries: host functions (key, train, test) -> Readout, cell by cell."""
+        config, problem = self.suite.tasks[batch.task], self.problem(batch.task)
+        peer, records, readouts = self.build(batch.task, batch.estimator), {}, {}
+        worlds = sorted({cell.world for cell in todo})
+        samples = jax.device_get(self._draw(batch, _padded(worlds, len(self._widest(batch)))))
+        score, compare = _jitted(problem.score), _jitted(problem.stability)
+        seed = stable_hash(config.dgp)
+
+        def call(world, number):
+            i = worlds.index(world)
+            train, test = jax.tree.map(lambda a: a[i], samples)
+            key = _fit_keys(seed, jnp.asarray([[world, number]], jnp.int32))[0]
+            begin = time.perf_counter()
+            readout = peer(key, train.data, test.data)
+            readouts[world, number] = readout, time.perf_counter() - begin, test.truth
+
+        def one(cell):
+            fits = range(config.fits) if cell.fit is None else [cell.fit]
+            for number in fits:
+                if (cell.world, number) not in readouts:
+                    call(cell.world, number)
+            if cell.fit is None:
+                each = [readouts[cell.world, f][0]._replace(diag=None) for f in fits]
+                stacked = jax.tree.map(lambda *a: np.stack(a), *each)
+                return _outcome(jax.device_get(compare(stacked)), False)
+            readout, seconds, truth = readouts[cell.world, cell.fit]
+            claims = readout._replace(diag=None)
+            record = _outcome(jax.device_get(score(claims, truth)), False)
+            record |= {"peer_seconds": round(seconds, 4), "diag": _numbers(readout.diag or {})}
+            if (cell.world, cell.fit) == (0, 0):
+                record["pictures"] = _pictures(readout, truth)
+            return record
+
+        for cell in todo:
+            try:
+                records[cell] = one(cell) | {"peer": True}
+            except Exception:
+                records[cell] = _failure(traceback.format_exc()) | {"peer": True}
+        return records
+
+
+def run(
+    runner: Runner, *, shard: tuple[int, int] | None = None, progress: bool | None = None
+) -> Summary:
+    """Compute what is missing of a suite. Any number of runs may share a results folder.
+
+    shard: (i, n): only every n-th batch, from the i-th; default: this process among those
+    of jax.distributed. progress: a bar instead of log lines; default: on a terminal.
+    Raises Interrupted after SIGINT or SIGTERM; finished cells are safe then.
+    """
+    index, num = shard or (jax.process_index(), jax.process_count())
+    batches = runner.batches()[index::num]
+    results: list[dict] = []
+    with _stop_on_signals(), _Progress(batches, runner, progress) as bar:
+        # Errors that a dry run finds come in the first minute and not after an hour.
+        broken = [b for b in batches if runner.pending(b) and runner.dry_run(*b[:2])]
+        held = []
+        for batch in [*broken, *(b for b in batches if b not in broken)]:
+            with runner.store.lease(_lease_name(runner, batch), wait=False) as ours:
+                if ours:
+                    results += bar.done(batch, _compute(runner, batch))
+                else:
+                    held.append(batch)  # another run is at it: come back last
+        for batch in held:
+            with runner.store.lease(_lease_name(runner, batch), wait=True):
+                results += bar.done(batch, _compute(runner, batch))
+    return summarize(results)
+
+
+def run_on_dask(runner: Runner, address: str) -> Summary:
+    """The same on a dask cluster: a batch is a task; a worker that dies loses none.
+
+    The workers write the cells, so they must see the results folder and the suite's modules.
+    """
+    try:
+        from distributed import Client, as_completed
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "--dask needs dask.distributed, which is not installed: pip install 'crl[cluster]'"
+        ) from error
+    results: list[dict] = []
+    batches = [b for b in runner.batches() if runner.pending(b)]
+    config, root = runner.suite.to_dict(), str(runner.store.root.resolve())
+    with _stop_on_signals(), Client(address) as client, _Progress(batches, runner) as bar:
+        path = tuple(p for p in sys.path if p)
+        futures = {
+            client.submit(
+                *(_on_worker, config, root, batch, runner.backend, runner.retry_failed, path),
+                pure=False,
+                retries=3,
+            ): batch
+            for batch in batches
+        }
+        for future in as_completed(futures):
+            batch = futures[future]
+            try:
+                results += bar.done(batch, future.result())
+            except Exception as error:  # workers died under it time and again
+                fields = _failure(f"dask gave up on this batch: {error!r}")
+                lost = [c._asdict() | fields for c in runner.pending(batch)]
+                results += bar.done(batch, lost)
+    return summarize(results)
+
+
+def _on_worker(config, root, batch, backend, retry_failed, path) -> list[dict]:
+    sys.path += [p for p in path if p not in sys.path]
+    runner = _worker_runner(repr(config), root, backend, retry_failed) or Runner(
+        parse(config), Store(root), backend=backend, retry_failed=retry_failed
+    )
+    _worker_runner.cache[repr(config), root, backend, retry_failed] = runner
+    return _compute(runner, Batch(*batch))

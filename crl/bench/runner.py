@@ -8,18 +8,14 @@ hashes of the cell, never on batch, shard or number of devices.
 
 import contextlib
 import functools
+import json
 import logging
-import platform
-import resource
 import signal
-import subprocess
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -27,12 +23,20 @@ import jax.monitoring
 import jax.numpy as jnp
 import numpy as np
 
-import crl
+from crl.bench.records import (
+    failure,
+    flat,
+    numbers,
+    outcome,
+    peak_bytes,
+    pictures,
+    provenance,
+    thin,
+)
 from crl.bench.store import Store, is_done
-from crl.bench.suite import Cell, Suite, build, cells, key_of, parse, references, stable_hash
+from crl.bench.suite import Cell, Suite, build, canonical, key_of, parse, stable_hash
 from crl.check import check_data, check_task
-from crl.core import Data, Estimator, Readout, Sample, Task, Truth, split
-from crl.numerics.assignment import assign
+from crl.core import Estimator, Sample, Task, split
 from crl.parallel import map_replicas
 from crl.train import fit_replicas
 
@@ -41,8 +45,6 @@ log = logging.getLogger("crl.bench")
 # Lanes a batch and device. A CPU works them off one by one, so few, that a kill loses
 # little; an accelerator needs many to be busy.
 LANES = {"cpu": 8, "other": 64}
-TRACE_POINTS = 64  # of a training curve, kept in the cell
-PICTURE_SIZE = 32  # rows and columns of the matrices kept for the report
 
 
 class Batch(NamedTuple):
@@ -51,14 +53,14 @@ class Batch(NamedTuple):
     task: str
     estimator: str
     worlds: tuple[int, ...]
+    size: int  # worlds of a full batch; smaller ones are padded to it: one compilation
 
 
 class Problem(NamedTuple):
     """One task as built objects, with the programs that draw and judge its lanes."""
 
     task: Task
-    draw: Callable  # (world (),) -> (train, test): Sample
-    judge: Callable  # (state, test) -> (metrics, readout)
+    draw: Callable  # (world ()) -> (train, test): Samples
     score: Callable  # (readout, truth) -> metrics
     stability: Callable  # (stacked readouts) -> metrics
 
@@ -95,7 +97,7 @@ class Runner:
         self.build = functools.cache(self._build)
         self.problem = functools.cache(self._problem)
         self.dry_run = functools.cache(self._dry_run)
-        self.made_by = functools.cache(lambda: provenance(suite, self.devices))
+        self.made_by = functools.cache(lambda: provenance(self.devices))
 
     def key(self, cell: Cell) -> str:
         """The cell's name in the store."""
@@ -112,7 +114,7 @@ class Runner:
             for estimator in task.estimators:
                 for first in range(0, task.worlds, size):
                     worlds = range(first, min(first + size, task.worlds))
-                    found.append(Batch(name, estimator, tuple(worlds)))
+                    found.append(Batch(name, estimator, tuple(worlds), size))
         return found
 
     def pending(self, batch: Batch) -> list[Cell]:
@@ -126,20 +128,28 @@ class Runner:
                     missing.append(cell)
         return missing
 
-    def compute(self, batch: Batch, todo: list[Cell]) -> list[dict]:
-        """Compute and publish cells of one batch; a failure becomes their record."""
+    def lease(self, batch: Batch, wait: bool):
+        """Keeps other runs in the same folder off the batch; see ``Store.lease``."""
+        first = Cell(batch.task, batch.estimator, batch.worlds[0], 0)
+        return self.store.lease(self.key(first), wait)
+
+    def compute(self, batch: Batch) -> list[dict]:
+        """Compute and publish what a batch misses; a failure becomes the cells' record."""
+        todo = self.pending(batch)
+        if not todo:
+            return []
         begin, cpu, compiled = time.perf_counter(), time.process_time(), _Compiling.total
         try:
             error = self.dry_run(batch.task, batch.estimator)
             if error:
-                records = {cell: _failure(error) for cell in todo}
+                found = {cell: failure(error) for cell in todo}
             elif isinstance(self.build(batch.task, batch.estimator), Estimator):
-                records = self._fit(batch, todo)
+                found = self._fit(batch, todo)
             else:
-                records = self._call_peer(batch, todo)
+                found = self._call_peer(batch, todo)
         except Exception:
             error = traceback.format_exc()
-            records = {cell: _failure(error) for cell in todo}
+            found = {cell: failure(error) for cell in todo}
         compiling = _Compiling.total - compiled
         took = time.perf_counter() - begin
         shared = {
@@ -149,11 +159,11 @@ class Runner:
                 "cpu": round(time.process_time() - cpu, 3),
                 "cells": len(todo),
             },
-            "peak_bytes": _peak_bytes(self.devices),
+            "peak_bytes": peak_bytes(self.devices),
             "made_by": self.made_by(),
         }
         task = self.suite.tasks[batch.task]
-        for cell, record in records.items():
+        for cell, record in found.items():
             config = {
                 "dgp": task.dgp,
                 "estimator": task.estimators[cell.estimator],
@@ -163,7 +173,7 @@ class Runner:
             }
             whole = {"suite": self.suite.name, **cell._asdict(), **record, **shared}
             self.store.publish(self.key(cell), whole | {"config": config})
-        return [{**cell._asdict(), **records[cell]} for cell in todo]
+        return [{**cell._asdict(), **found[cell]} for cell in todo]
 
     def _build(self, task: str, estimator: str) -> Any:
         return build(self.suite.tasks[task].estimators[estimator])
@@ -192,33 +202,31 @@ class Runner:
         seed = stable_hash(config.dgp)
 
         def draw(world):
-            world_key, sample_key = jax.random.split(_world_key(seed, world))
-            truth = task.dgp.init(world_key)
-            return split(task.dgp.sample(sample_key, truth, num), num, task.num_train)
+            init_key, sample_key = jax.random.split(world_key(seed, world))
+            sample = task.dgp.sample(sample_key, task.dgp.init(init_key), num)
+            return split(sample, num, task.num_train)
 
         def score(readout, truth):
-            return _flat({k: metric(readout, truth) for k, metric in metrics.items()})
+            return flat({k: metric(readout, truth) for k, metric in metrics.items()})
 
         def compare(readouts):
-            return _flat({k: metric(readouts) for k, metric in stability.items()})
+            return flat({k: metric(readouts) for k, metric in stability.items()})
 
-        return Problem(task, draw, None, score, compare)
+        return Problem(task, draw, score, compare)
 
     def _draw(self, batch: Batch, worlds: Sequence[int]) -> tuple[Sample, Sample]:
         mapped = map_replicas(
             self.problem(batch.task).draw, backend=self.backend, devices=self.devices
         )
-        return mapped(jnp.asarray(worlds, jnp.int32))
+        return mapped(jnp.asarray(_padded(worlds, batch.size), jnp.int32))
 
     def _fit(self, batch: Batch, todo: list[Cell]) -> dict[Cell, dict]:
         """Our estimators: lanes over the devices."""
         config, problem = self.suite.tasks[batch.task], self.problem(batch.task)
         estimator = self.build(batch.task, batch.estimator)
-        records: dict[Cell, dict] = {}
-        # Always the full size, so that a resumed batch compiles to the same programs.
-        size = len(self._widest(batch))
+        found: dict[Cell, dict] = {}
         worlds = sorted({cell.world for cell in todo})
-        train, test = self._draw(batch, _padded(worlds, size))
+        train, test = self._draw(batch, worlds)
         for i, world in enumerate(worlds):
             try:
                 data = jax.tree.map(lambda a: a[i], train.data)  # noqa: B023
@@ -226,14 +234,14 @@ class Runner:
                 estimator.validate(data)
             except ValueError:
                 error = traceback.format_exc()
-                records |= {c: _failure(error) for c in todo if c.world == world}
-        todo = [cell for cell in todo if cell not in records]
+                found |= {c: failure(error) for c in todo if c.world == world}
+        todo = [cell for cell in todo if cell not in found]
         if not todo:
-            return records
+            return found
         compared = sorted({cell.world for cell in todo if cell.fit is None})
         lanes = {(c.world, c.fit) for c in todo if c.fit is not None}
         lanes = sorted(lanes | {(w, f) for w in compared for f in range(config.fits)})
-        full = _padded(lanes, size * config.fits)
+        full = _padded(lanes, batch.size * config.fits)
         rows = np.array([worlds.index(world) for world, _ in full])
         train, test = jax.tree.map(lambda a: a[rows], (train, test))
         keys = _fit_keys(stable_hash(config.dgp), jnp.asarray(full, jnp.int32))
@@ -253,41 +261,38 @@ class Runner:
             cell = Cell(batch.task, batch.estimator, world, number)
             if cell not in todo:
                 continue
-            record = _outcome({k: v[i] for k, v in metrics.items()}, bool(diverged[i]))
+            record = outcome({k: v[i] for k, v in metrics.items()}, bool(diverged[i]))
             record |= {"num_steps": int(num_steps[i]), "converged": bool(converged[i])}
-            record["trace"] = _thin({k: v[i] for k, v in fit.trace.items()})
+            record["trace"] = thin({k: v[i] for k, v in fit.trace.items()})
             own = jax.tree.map(lambda a: a[i], readouts)  # noqa: B023
-            record["diag"] = _numbers(own.diag or {})
+            record["diag"] = numbers(own.diag or {})
             if (world, number) == (0, 0):
                 truth = jax.tree.map(lambda a: a[i], test.truth)  # noqa: B023
-                record["pictures"] = _pictures(own, truth)
-            records[cell] = record
+                record["pictures"] = pictures(own, truth)
+            found[cell] = record
         if compared:
             compare = map_replicas(
                 problem.stability, backend=self.backend, devices=self.devices[:1]
             )
             # Worlds in front, fits next; padded to the full size like the lanes.
             at = {lane: i for i, lane in enumerate(lanes)}
-            index = [[at[w, f] for f in range(config.fits)] for w in _padded(compared, size)]
+            index = [
+                [at[w, f] for f in range(config.fits)] for w in _padded(compared, batch.size)
+            ]
             stacked = jax.tree.map(lambda a: a[np.array(index)], readouts._replace(diag=None))
             values = jax.device_get(compare(stacked))
             for i, world in enumerate(compared):
                 bad = any(diverged[j] for j in index[i])
                 cell = Cell(batch.task, batch.estimator, world, None)
-                records[cell] = _outcome({k: v[i] for k, v in values.items()}, bad)
-        return records
-
-    def _widest(self, batch: Batch) -> tuple[int, ...]:
-        """The largest batch of the same task and estimator."""
-        same = (b.worlds for b in self.batches() if b[:2] == batch[:2])
-        return max(same, key=len)
+                found[cell] = outcome({k: v[i] for k, v in values.items()}, bad)
+        return found
 
     def _call_peer(self, batch: Batch, todo: list[Cell]) -> dict[Cell, dict]:
         """Other libraries: host functions (key, train, test) -> Readout, cell by cell."""
         config, problem = self.suite.tasks[batch.task], self.problem(batch.task)
-        peer, records, readouts = self.build(batch.task, batch.estimator), {}, {}
+        peer, found, readouts = self.build(batch.task, batch.estimator), {}, {}
         worlds = sorted({cell.world for cell in todo})
-        samples = jax.device_get(self._draw(batch, _padded(worlds, len(self._widest(batch)))))
+        samples = jax.device_get(self._draw(batch, worlds))
         score, compare = _jitted(problem.score), _jitted(problem.stability)
         seed = stable_hash(config.dgp)
 
@@ -307,21 +312,21 @@ class Runner:
             if cell.fit is None:
                 each = [readouts[cell.world, f][0]._replace(diag=None) for f in fits]
                 stacked = jax.tree.map(lambda *a: np.stack(a), *each)
-                return _outcome(jax.device_get(compare(stacked)), False)
+                return outcome(jax.device_get(compare(stacked)), False)
             readout, seconds, truth = readouts[cell.world, cell.fit]
             claims = readout._replace(diag=None)
-            record = _outcome(jax.device_get(score(claims, truth)), False)
-            record |= {"peer_seconds": round(seconds, 4), "diag": _numbers(readout.diag or {})}
+            record = outcome(jax.device_get(score(claims, truth)), False)
+            record |= {"peer_seconds": round(seconds, 4), "diag": numbers(readout.diag or {})}
             if (cell.world, cell.fit) == (0, 0):
-                record["pictures"] = _pictures(readout, truth)
+                record["pictures"] = pictures(readout, truth)
             return record
 
         for cell in todo:
             try:
-                records[cell] = one(cell) | {"peer": True}
+                found[cell] = one(cell) | {"peer": True}
             except Exception:
-                records[cell] = _failure(traceback.format_exc()) | {"peer": True}
-        return records
+                found[cell] = failure(traceback.format_exc()) | {"peer": True}
+        return found
 
 
 def run(
@@ -341,14 +346,14 @@ def run(
         broken = [b for b in batches if runner.pending(b) and runner.dry_run(*b[:2])]
         held = []
         for batch in [*broken, *(b for b in batches if b not in broken)]:
-            with runner.store.lease(_lease_name(runner, batch), wait=False) as ours:
+            with runner.lease(batch, wait=False) as ours:
                 if ours:
-                    results += bar.done(batch, _compute(runner, batch))
+                    results += bar.done(batch, runner.compute(batch))
                 else:
                     held.append(batch)  # another run is at it: come back last
         for batch in held:
-            with runner.store.lease(_lease_name(runner, batch), wait=True):
-                results += bar.done(batch, _compute(runner, batch))
+            with runner.lease(batch, wait=True):
+                results += bar.done(batch, runner.compute(batch))
     return summarize(results)
 
 
@@ -365,7 +370,7 @@ def run_on_dask(runner: Runner, address: str) -> Summary:
         ) from error
     results: list[dict] = []
     batches = [b for b in runner.batches() if runner.pending(b)]
-    config, root = runner.suite.to_dict(), str(runner.store.root.resolve())
+    config, root = canonical(runner.suite.to_dict()), str(runner.store.root.resolve())
     with _stop_on_signals(), Client(address) as client, _Progress(batches, runner) as bar:
         path = tuple(p for p in sys.path if p)
         futures = {
@@ -381,7 +386,7 @@ def run_on_dask(runner: Runner, address: str) -> Summary:
             try:
                 results += bar.done(batch, future.result())
             except Exception as error:  # workers died under it time and again
-                fields = _failure(f"dask gave up on this batch: {error!r}")
+                fields = failure(f"dask gave up on this batch: {error!r}")
                 lost = [c._asdict() | fields for c in runner.pending(batch)]
                 results += bar.done(batch, lost)
     return summarize(results)
@@ -389,8 +394,118 @@ def run_on_dask(runner: Runner, address: str) -> Summary:
 
 def _on_worker(config, root, batch, backend, retry_failed, path) -> list[dict]:
     sys.path += [p for p in path if p not in sys.path]
-    runner = _worker_runner(repr(config), root, backend, retry_failed) or Runner(
-        parse(config), Store(root), backend=backend, retry_failed=retry_failed
-    )
-    _worker_runner.cache[repr(config), root, backend, retry_failed] = runner
-    return _compute(runner, Batch(*batch))
+    return _worker(config, root, backend, retry_failed).compute(Batch(*batch))
+
+
+@functools.lru_cache(maxsize=4)
+def _worker(config: str, root: str, backend: str, retry_failed: bool) -> Runner:
+    # Kept between batches, so that a worker compiles once.
+    suite = parse(json.loads(config))
+    return Runner(suite, Store(root), backend=backend, retry_failed=retry_failed)
+
+
+def world_key(seed: int, world: jax.Array) -> jax.Array:
+    """The key of a world; seed: hash of the DGP's spec. Estimators share their worlds."""
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(0), seed), world)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _fit_keys(seed: int, lanes: jax.Array) -> jax.Array:
+    """Keys of fits; lanes: (r, 2) world and fit."""
+    salt = stable_hash("fit")
+
+    def one(lane):
+        return jax.random.fold_in(jax.random.fold_in(world_key(seed, lane[0]), salt), lane[1])
+
+    return jax.vmap(one)(lanes)
+
+
+@functools.lru_cache(maxsize=128)
+def _judge(estimator: Estimator, score: Callable) -> Callable:
+    def judge(state, test):
+        readout = estimator.readout(state, test.data)
+        return score(readout, test.truth), readout
+
+    return judge
+
+
+@functools.lru_cache(maxsize=128)
+def _jitted(fn: Callable) -> Callable:
+    return jax.jit(fn)
+
+
+def _padded(items: Sequence, num: int) -> list:
+    return [*items, *[items[-1]] * (num - len(items))]
+
+
+class _Compiling:
+    """Seconds that this process has spent tracing and compiling."""
+
+    total = 0.0
+
+    @classmethod
+    def listen(cls, event: str, seconds: float, **kwargs) -> None:
+        if event.startswith("/jax/core/compile/"):
+            cls.total += seconds
+
+
+jax.monitoring.register_event_duration_secs_listener(_Compiling.listen)
+
+
+@contextlib.contextmanager
+def _stop_on_signals():
+    """SIGINT and SIGTERM raise Interrupted in the main thread."""
+
+    def stop(number, frame):
+        raise Interrupted(signal.Signals(number).name)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Progress:
+    """A bar on a terminal, a log line per batch elsewhere."""
+
+    def __init__(self, batches: list[Batch], runner: Runner, bar: bool | None = None):
+        self.total = sum(len(runner.pending(b)) for b in batches)
+        self.count, self.bar = 0, None
+        if sys.stderr.isatty() if bar is None else bar:
+            from tqdm import tqdm
+
+            self.bar = tqdm(total=self.total, unit="cell", dynamic_ncols=True)
+
+    def done(self, batch: Batch, results: list[dict]) -> list[dict]:
+        """Report a finished batch; returns its results."""
+        self.count += len(results)
+        bad = sum(r["status"] != "ok" for r in results)
+        name = f"{batch.task} · {batch.estimator}"
+        if self.bar is not None:
+            self.bar.set_description(name)
+            self.bar.update(len(results))
+        elif results:
+            worlds = f"worlds {batch.worlds[0]}..{batch.worlds[-1]}"
+            note = f", {bad} failed or diverged" if bad else ""
+            log.info("[%d/%d] %s, %s%s", self.count, self.total, name, worlds, note)
+        return results
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        if self.bar is not None:
+            self.bar.close()
+
+
+def summarize(results: list[dict]) -> Summary:
+    """Counts, and one sentence for each cause of failure."""
+    failed = [r for r in results if r["status"] == "failed"]
+    causes = {(r["task"], r["estimator"], r["error"].strip().splitlines()[-1]) for r in failed}
+    diverged = sum(r["status"] == "diverged" for r in results)
+    return Summary(len(results), len(failed), diverged, sorted(causes))

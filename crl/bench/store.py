@@ -1,7 +1,7 @@
 """Results on disk: one JSON file a cell, named by what its content depends on.
 
     WORKDIR/cells/<k[:2]>/<k>.json   a cell, published atomically: whole or not there
-    WORKDIR/plans/<name>.json        the suites that were run here, with the keys of their cells
+    WORKDIR/plans/<name>.json        the suites run here, with the keys of their cells
     WORKDIR/leases/<name>            held (flock) by the run that computes a batch
 
 A killed run leaves temporary files, which nobody reads; the kernel drops its leases. On a
@@ -103,8 +103,7 @@ class Store:
 
     def write_plan(self, plan: dict) -> None:
         """Keep what is being run; the latest plan of a suite's name replaces the older one."""
-        name = hashlib.blake2b(plan["suite"].encode(), digest_size=16).hexdigest()
-        path = self.root / "plans" / f"{name}.json"
+        path = self.root / "plans" / f"{_hashed(plan['suite'])}.json"
         with self._written(path, {"schema": SCHEMA, **plan}) as temporary:
             os.replace(temporary, path)
 
@@ -123,8 +122,10 @@ class Store:
 
     @contextlib.contextmanager
     def lease(self, name: str, wait: bool) -> Iterator[bool]:
-        """Yield True while we alone hold ``name``; False if another does and not ``wait``."""
-        path = self.root / "leases" / hashlib.blake2b(name.encode(), digest_size=16).hexdigest()
+        """Yields True while we alone hold ``name``, or False if another does; see ``wait``."""
+        path = (
+            self.root / "leases" / hashlib.blake2b(name.encode(), digest_size=16).hexdigest()
+        )
         _make_folder(path.parent)
         while True:
             handle = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o666)
@@ -201,8 +202,16 @@ def _read(path: pathlib.Path, key: str | None) -> tuple[dict | None, str]:
         fields = {"task": str, "estimator": str, "world": int, "status": str, "metrics": dict}
         wrong = [f for f, kind in fields.items() if not isinstance(record.get(f), kind)]
         if record.get("key") != key or wrong:
-            return None, f"not the cell that its name says (wrong: {', '.join(wrong or ['key'])})"
+            return (
+                None,
+                f"not the cell that its name says (wrong: {', '.join(wrong or ['key'])})",
+            )
     return record, ""
+
+
+def _hashed(name: str) -> str:
+    # What a user wrote never becomes a path.
+    return hashlib.blake2b(name.encode(), digest_size=16).hexdigest()
 
 
 def _listed(folder: pathlib.Path) -> list[pathlib.Path]:

@@ -45,7 +45,7 @@ class TaskConfig(NamedTuple):
     num_test: int  # further rows per environment to judge on
     metrics: dict[str, Any]
     estimators: dict[str, dict]
-    stability: dict[str, Any] = {}
+    stability: dict[str, Any]
     worlds: int = 5
     fits: int = 1
     note: str = ""
@@ -84,7 +84,9 @@ def load(path: str, extra: tuple[str, ...] = (), worlds: int | None = None) -> S
     file = pathlib.Path(path)
     if not file.is_file():
         known = [str(f) for f in sorted(file.parent.glob("*.py"))]
-        raise SuiteError(nearest(str(path), known, "suite file") if known else f"no file {path}")
+        raise SuiteError(
+            nearest(str(path), known, "suite file") if known else f"no file {path}"
+        )
     is_data = file.suffix == ".json"
     if is_data:
         try:
@@ -115,17 +117,19 @@ def parse(raw: dict) -> Suite:
     shared, tasks = raw.get("estimators", {}), {}
     if not raw["tasks"]:
         raise SuiteError(f"expected at least one task in suite {raw['suite']!r}, got none")
-    required = {f for f in TaskConfig._fields if f not in TaskConfig._field_defaults}
+    required = {"dgp", "num_train", "num_test", "metrics", "estimators"}
     for name, fields in raw["tasks"].items():
         _check_keys(fields, set(TaskConfig._fields), required, f"task {name!r}")
         own = fields["estimators"]
         if isinstance(own, list):
             unknown = next((e for e in own if e not in shared), None)
             if unknown is not None:
-                hint = nearest(unknown, shared, "estimator") if shared else "the suite has none"
+                hint = (
+                    nearest(unknown, shared, "estimator") if shared else "the suite has none"
+                )
                 raise SuiteError(f"in task {name!r}: {hint}")
             own = {e: shared[e] for e in own}
-        task = TaskConfig(**{**fields, "estimators": own})
+        task = TaskConfig(**{"stability": {}, **fields, "estimators": own})
         for field in ("num_train", "num_test", "worlds", "fits"):
             if not isinstance(getattr(task, field), int) or getattr(task, field) < 1:
                 got = getattr(task, field)
@@ -279,7 +283,9 @@ def _check_spec(spec: Any, where: str, may_be_ref: bool = False) -> None:
     if may_be_ref and isinstance(spec, str):
         spec = {"ref": spec}
     if not isinstance(spec, dict) or not ("factory" in spec or "ref" in spec):
-        raise SuiteError(f"in {where}: expected dict(factory='module:name', ...), got {spec!r}")
+        raise SuiteError(
+            f"in {where}: expected dict(factory='module:name', ...), got {spec!r}"
+        )
     try:
         found = resolve(spec.get("factory") or spec["ref"])
     except ValueError as error:

@@ -1,0 +1,149 @@
+"""What a cell records: metrics, training curve, small pictures, and what made it."""
+
+import contextlib
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import crl
+from crl.core import Readout, Truth
+from crl.numerics.assignment import assign
+
+TRACE_POINTS = 64  # of a training curve, kept in the cell
+PICTURE_SIZE = 32  # rows and columns of the matrices kept for the report
+
+
+def flat(metrics: dict) -> dict[str, Any]:
+    """``{name: scalar or dict}`` as ``{name or name.entry: scalar}``."""
+    flat = {}
+    for name, value in metrics.items():
+        inner = value if isinstance(value, dict) else {None: value}
+        flat |= {name if k is None else f"{name}.{k}": v for k, v in inner.items()}
+    return flat
+
+
+def numbers(values: dict) -> dict[str, float | None]:
+    """Scalars as JSON numbers; None: undefined."""
+    floats = {k: float(v) for k, v in jax.device_get(values).items()}
+    return {k: v if np.isfinite(v) else None for k, v in floats.items()}
+
+
+def outcome(metrics: dict, diverged: bool) -> dict:
+    """The record of a fit, or of a comparison of fits."""
+    values = numbers(metrics)
+    if diverged:  # the last finite state is no result
+        return {"status": "diverged", "metrics": dict.fromkeys(values)}
+    return {"status": "ok", "metrics": values}
+
+
+def failure(error: str) -> dict:
+    """The record of a cell that raised; error: the traceback."""
+    return {"status": "failed", "metrics": {}, "error": error}
+
+
+def thin(trace: dict[str, np.ndarray]) -> dict[str, list]:
+    """At most TRACE_POINTS steps of a training curve, the first and the last among them."""
+    if not trace:
+        return {}
+    steps = max(int(np.sum(np.isfinite(v))) for v in trace.values())
+    at = np.unique(np.linspace(0, max(0, steps - 1), TRACE_POINTS).astype(int))
+    rows = {k: [float(f"{x:.6g}") for x in v[at]] for k, v in trace.items()}
+    return {
+        "step": at.tolist(),
+        **{k: [x if np.isfinite(x) else None for x in v] for k, v in rows.items()},
+    }
+
+
+def pictures(readout: Readout, truth: Truth) -> dict[str, Any]:
+    """Small matrices for the report: claim beside truth, of one world."""
+    found, m = {}, PICTURE_SIZE
+    readout, truth = jax.device_get((readout._replace(diag=None), truth))
+    if readout.graph is not None and truth.graph is not None and len(truth.graph) <= m:
+        found["graph"] = {"claim": readout.graph, "truth": truth.graph}
+    if readout.z is not None and truth.z is not None and readout.z.ndim == 2:
+        z = [(a - a.mean(0)) / np.maximum(a.std(0), 1e-12) for a in (readout.z, truth.z)]
+        found["latents"] = {"|corr|": _matched(np.abs(z[0].T @ z[1]) / len(z[0]))}
+    if readout.dictionary is not None and truth.dictionary is not None:
+        atoms = [
+            a / np.maximum(np.linalg.norm(a, axis=1, keepdims=True), 1e-12)
+            for a in (readout.dictionary, truth.dictionary)
+        ]
+        found["dictionary"] = {"|cos|": _matched(np.abs(atoms[0] @ atoms[1].T))}
+    rounded = {
+        kind: {k: np.round(np.asarray(v, float), 3) for k, v in matrices.items()}
+        for kind, matrices in found.items()
+    }
+    return {
+        kind: {k: v.tolist() for k, v in matrices.items()}
+        for kind, matrices in rounded.items()
+        if all(np.isfinite(v).all() for v in matrices.values())
+    }
+
+
+def _matched(similarity: np.ndarray) -> np.ndarray:
+    """Rows permuted so that the best one-to-one match is on the diagonal, cut to a picture."""
+    if not np.isfinite(similarity).all():
+        return similarity[:PICTURE_SIZE, :PICTURE_SIZE]
+    rows, columns = jax.device_get(assign(jnp.asarray(similarity)))
+    match = dict(zip(columns.tolist(), rows.tolist()))
+    columns = [*sorted(match), *(c for c in range(similarity.shape[1]) if c not in match)]
+    free = [r for r in range(similarity.shape[0]) if r not in match.values()]
+    rows = [*(match[c] for c in columns if c in match), *free]
+    return similarity[np.ix_(rows, columns)][:PICTURE_SIZE, :PICTURE_SIZE]
+
+
+def peak_bytes(devices: Sequence[jax.Device]) -> int:
+    """Most memory used so far: of the first device, or of the process on a CPU."""
+    stats = devices[0].memory_stats() or {}
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    unit = 1 if sys.platform == "darwin" else 1024
+    return int(stats.get("peak_bytes_in_use", resident * unit))
+
+
+def provenance(devices: Sequence[jax.Device]) -> dict[str, Any]:
+    """What made a result: versions, commit, device; no host or user name."""
+    names = ("jax", "jaxlib", "flax", "optax", "numpyro", "numpy", "scikit-learn")
+    versions = {"crl": crl.__version__, "python": platform.python_version()}
+    for name in names:
+        with contextlib.suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return {
+        "versions": versions,
+        **_git(Path(crl.__file__).parent),
+        "device": devices[0].device_kind,
+        "platform": devices[0].platform,
+        "num_devices": len(devices),
+        "machine": f"{platform.system()} {platform.machine()}, {_num_cores()} cores",
+        "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+    }
+
+
+def _num_cores() -> int:
+    has = hasattr(os, "sched_getaffinity")
+    return len(os.sched_getaffinity(0)) if has else os.cpu_count() or 1
+
+
+def _git(folder: Path) -> dict[str, Any]:
+    """The commit of the source, if it is in a repository; dirty: it was edited since."""
+
+    def git(*args):
+        command = ["git", "-C", str(folder), *args]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    try:
+        commit = git("rev-parse", "HEAD")
+        return {"commit": commit, "dirty": bool(commit and git("status", "--porcelain", "."))}
+    except (OSError, subprocess.TimeoutExpired):
+        return {"commit": None, "dirty": False}

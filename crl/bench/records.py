@@ -7,6 +7,7 @@ import resource
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -47,9 +48,11 @@ def outcome(metrics: dict, diverged: bool) -> dict:
     return {"status": "ok", "metrics": values}
 
 
-def failure(error: str) -> dict:
-    """The record of a cell that raised; error: the traceback."""
-    return {"status": "failed", "metrics": {}, "error": error}
+def failure(error: Exception) -> dict:
+    """The record of a cell that raised."""
+    sentence = f"{type(error).__name__}: {error}"
+    trace = "".join(traceback.format_exception(error))
+    return {"status": "failed", "metrics": {}, "error": sentence, "traceback": trace}
 
 
 def thin(trace: dict[str, np.ndarray]) -> dict[str, list]:

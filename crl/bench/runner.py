@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import time
-import traceback
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -34,7 +34,7 @@ from crl.bench.records import (
     thin,
 )
 from crl.bench.store import Store, is_done
-from crl.bench.suite import Cell, Suite, build, canonical, key_of, parse, stable_hash
+from crl.bench.suite import Cell, Suite, build, canonical, cells, key_of, parse, stable_hash
 from crl.check import check_data, check_task
 from crl.core import Estimator, Sample, Task, split
 from crl.parallel import map_replicas
@@ -103,6 +103,15 @@ class Runner:
         """The cell's name in the store."""
         return key_of(self.suite, cell, self.x64)
 
+    def cells(self) -> list[Cell]:
+        """The whole plan."""
+        return cells(self.suite)
+
+    def plan(self) -> dict:
+        """The plan as JSON: the resolved suite, and the key of each of its cells."""
+        keys = {self.key(cell): list(cell) for cell in self.cells()}
+        return {**self.suite.to_dict(), "cells": keys}
+
     def batches(self) -> list[Batch]:
         """The whole plan in batches of equal size; the same for every shard and resume."""
         kind = self.devices[0].platform
@@ -138,7 +147,7 @@ class Runner:
         todo = self.pending(batch)
         if not todo:
             return []
-        begin, cpu, compiled = time.perf_counter(), time.process_time(), _Compiling.total
+        begin, cpu, compiled = time.perf_counter(), time.process_time(), _compiling.total
         try:
             error = self.dry_run(batch.task, batch.estimator)
             if error:
@@ -147,10 +156,9 @@ class Runner:
                 found = self._fit(batch, todo)
             else:
                 found = self._call_peer(batch, todo)
-        except Exception:
-            error = traceback.format_exc()
+        except Exception as error:
             found = {cell: failure(error) for cell in todo}
-        compiling = _Compiling.total - compiled
+        compiling = _compiling.total - compiled
         took = time.perf_counter() - begin
         shared = {
             "seconds": {
@@ -178,8 +186,8 @@ class Runner:
     def _build(self, task: str, estimator: str) -> Any:
         return build(self.suite.tasks[task].estimators[estimator])
 
-    def _dry_run(self, task: str, estimator: str) -> str | None:
-        """The traceback of what does not fit, before anything is compiled."""
+    def _dry_run(self, task: str, estimator: str) -> Exception | None:
+        """What does not fit, before anything is compiled."""
         try:
             built, problem = self.build(task, estimator), self.problem(task)
             if isinstance(built, Estimator):
@@ -189,8 +197,8 @@ class Runner:
                     f"expected an Estimator or a function (key, train, test) -> Readout from "
                     f"{estimator!r}, got {type(built).__name__}"
                 )
-        except Exception:
-            return traceback.format_exc()
+        except Exception as error:
+            return error
         return None
 
     def _problem(self, name: str) -> Problem:
@@ -232,8 +240,7 @@ class Runner:
                 data = jax.tree.map(lambda a: a[i], train.data)  # noqa: B023
                 check_data(data)
                 estimator.validate(data)
-            except ValueError:
-                error = traceback.format_exc()
+            except ValueError as error:
                 found |= {c: failure(error) for c in todo if c.world == world}
         todo = [cell for cell in todo if cell not in found]
         if not todo:
@@ -324,8 +331,8 @@ class Runner:
         for cell in todo:
             try:
                 found[cell] = one(cell) | {"peer": True}
-            except Exception:
-                found[cell] = failure(traceback.format_exc()) | {"peer": True}
+            except Exception as error:
+                found[cell] = failure(error) | {"peer": True}
         return found
 
 
@@ -386,7 +393,7 @@ def run_on_dask(runner: Runner, address: str) -> Summary:
             try:
                 results += bar.done(batch, future.result())
             except Exception as error:  # workers died under it time and again
-                fields = failure(f"dask gave up on this batch: {error!r}")
+                fields = failure(RuntimeError(f"dask gave up on this batch: {error!r}"))
                 lost = [c._asdict() | fields for c in runner.pending(batch)]
                 results += bar.done(batch, lost)
     return summarize(results)
@@ -441,15 +448,23 @@ def _padded(items: Sequence, num: int) -> list:
 class _Compiling:
     """Seconds that this process has spent tracing and compiling."""
 
-    total = 0.0
+    def __init__(self):
+        self.total = 0.0
+        self.spans = deque(maxlen=1000)  # (begin, seconds)
+        jax.monitoring.register_event_duration_secs_listener(self._listen)
 
-    @classmethod
-    def listen(cls, event: str, seconds: float, **kwargs) -> None:
-        if event.startswith("/jax/core/compile/"):
-            cls.total += seconds
+    def _listen(self, event: str, seconds: float, **kwargs) -> None:
+        if not event.startswith("/jax/core/compile/"):
+            return
+        begin = time.perf_counter() - seconds
+        # A trace reports itself after those inside it, which must not count twice.
+        while self.spans and self.spans[-1][0] >= begin:
+            self.total -= self.spans.pop()[1]
+        self.spans.append((begin, seconds))
+        self.total += seconds
 
 
-jax.monitoring.register_event_duration_secs_listener(_Compiling.listen)
+_compiling = _Compiling()
 
 
 @contextlib.contextmanager
@@ -506,6 +521,6 @@ class _Progress:
 def summarize(results: list[dict]) -> Summary:
     """Counts, and one sentence for each cause of failure."""
     failed = [r for r in results if r["status"] == "failed"]
-    causes = {(r["task"], r["estimator"], r["error"].strip().splitlines()[-1]) for r in failed}
+    causes = {(r["task"], r["estimator"], r["error"]) for r in failed}
     diverged = sum(r["status"] == "diverged" for r in results)
     return Summary(len(results), len(failed), diverged, sorted(causes))

@@ -226,8 +226,9 @@ def key_of(suite: Suite, cell: Cell, x64: bool) -> str:
     """
     task = suite.tasks[cell.task]
     estimator = task.estimators[cell.estimator]
-    metrics = task.metrics if cell.fit is not None else task.stability
-    named = set().union(*map(references, [task.dgp, estimator, *metrics.values()]))
+    metrics = [task.metrics, task.stability]
+    specs = [task.dgp, estimator, *task.metrics.values(), *task.stability.values()]
+    named = set().union(*map(references, specs))
     content = {
         "schema": SCHEMA,
         "dgp": task.dgp,

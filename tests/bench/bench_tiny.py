@@ -1,0 +1,95 @@
+"""Factories small enough to run a whole sweep in a test: named by the suites there."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from crl.core import DGP, Data, Estimator, Readout, Sample, Truth, need
+
+
+def rotated(num_latents=3):
+    """Laplace sources of unequal scales under a rotation: PCA finds them."""
+    scales = 3.0 ** jnp.arange(num_latents)
+
+    def init(key):
+        return jnp.linalg.qr(jax.random.normal(key, (num_latents, num_latents)))[0]
+
+    def sample(key, world, n):
+        z = jax.random.laplace(key, (n, num_latents)) * scales
+        x = z @ world.T
+        return Sample(Data(x, jnp.zeros(n, jnp.int32), {}), Truth(z=z, x=x))
+
+    return DGP(init, sample, lambda world, z: world @ z)
+
+
+class State(NamedTuple):
+    components: Array  # (d, p)
+
+
+def oja(num_latents=3, lr=0.3, num_steps=20, explode_below=0.0):
+    """Subspace iteration by orthogonalised gradient steps; may be made to diverge.
+
+    explode_below: a fit whose first component starts under it turns to NaN at once.
+    """
+    if num_latents < 1:
+        raise ValueError(f"expected num_latents >= 1, got {num_latents}")
+
+    def init(key, data):
+        return State(jax.random.normal(key, (num_latents, data.x.shape[1])))
+
+    def step(key, state, data):
+        w = state.components
+        cov = data.x.T @ data.x / len(data.x)
+        q = jnp.linalg.qr((w + lr * w @ cov).T)[0].T
+        loss = -jnp.trace(q @ cov @ q.T)
+        bad = jnp.abs(w[0, 0]) < explode_below
+        return State(jnp.where(bad, jnp.nan, q)), {"loss": loss}
+
+    def readout(state, data):
+        rank = jnp.sum(jnp.var(data.x, 0) > 1e-6)
+        return Readout(z=data.x @ state.components.T, diag={"effective_rank": rank})
+
+    return Estimator(init, step, readout, num_steps)
+
+
+def graphless_metric(readout, truth):
+    """Needs a graph, which nobody here claims."""
+    return jnp.sum(need(readout, "graph", "shd") != truth.graph)
+
+
+def corr(readout, truth):
+    """Mean of the best |corr| per source, and a number that is undefined."""
+    z = need(readout, "z", "corr")
+    a, b = (v - v.mean(0) for v in (z, truth.z))
+    a, b = (v / jnp.linalg.norm(v, axis=0) for v in (a, b))
+    return {"mean": jnp.abs(a.T @ b).max(0).mean(), "undefined": jnp.zeros(()) / 0}
+
+
+def agreement(readouts):
+    """Mean |cos| between the first columns of z of the first fit and the others."""
+    z = need(readouts, "z", "agreement")[..., 0]  # (fits, n)
+    z = z / jnp.linalg.norm(z, axis=1, keepdims=True)
+    return jnp.abs(z[1:] @ z[0]).mean()
+
+
+def numpy_pca(num_latents=3):
+    """The host peer: principal components by numpy."""
+
+    def fit(key, train, test):
+        mean = train.x.mean(0)
+        _, _, vt = np.linalg.svd(train.x - mean, full_matrices=False)
+        return Readout(z=(test.x - mean) @ vt[:num_latents].T)
+
+    return fit
+
+
+def broken_peer():
+    """A host peer that raises."""
+
+    def fit(key, train, test):
+        raise RuntimeError("<b>peer</b> fell over")
+
+    return fit

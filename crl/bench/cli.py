@@ -160,13 +160,21 @@ def _run(args: argparse.Namespace, argv: list[str]) -> int:
         return EXIT_RESUMABLE
     except (StoreError, ModuleNotFoundError) as error:
         return _complain(f"{error.strerror or error}. Resume with:\n{again}")
-    print(
-        f"{summary.computed} cells computed, {summary.failed} failed, "
-        f"{summary.diverged} diverged. Look at them: crl report {shlex.quote(str(workdir))}"
-    )
     for task, estimator, cause in summary.failures:
         _complain(f"failed: {task} · {estimator}: {cause.strip()}")
-    return 1 if summary.failed else 0
+    return _print_outcome(job, workdir, again)
+
+
+def _print_outcome(job, workdir: Path, again: str) -> int:
+    """What the folder now holds of the plan; exit code 1 while cells of it have failed."""
+    records = job.store.content().records
+    states = [records.get(key, {}).get("status", "missing") for key in job.plan()["cells"]]
+    failed = states.count("failed")
+    counts = [f"{states.count(s)} {s}" for s in ("ok", "diverged", "failed", "missing")]
+    print(f"{len(states)} cells: {', '.join(counts)}", end="")
+    print(f"; try again with: {again} --retry-failed" if failed else "")
+    print(f"look at them: crl report {shlex.quote(str(workdir))}")
+    return 1 if failed else 0
 
 
 def _print_plan(job, workdir: Path) -> None:

@@ -172,7 +172,10 @@ def _place(array, like):
     if not hasattr(like, "dtype") or isinstance(like, np.ndarray | np.generic):
         return np.asarray(array)
     if not _is_key(like):
-        return jax.device_put(np.asarray(array), sharding)
+        placed = jax.device_put(np.asarray(array), sharding)
+        if placed.dtype != like.dtype:
+            raise ValueError(f"it holds {like.dtype}: restore it under jax.enable_x64(True)")
+        return placed
     wrap = functools.partial(jax.random.wrap_key_data, impl=_key_impl(like.dtype))
     return jax.device_put(wrap(jnp.asarray(array)), sharding)
 

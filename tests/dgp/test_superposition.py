@@ -8,8 +8,8 @@ from crl.dgp.superposition import song, superposition, z1
 
 def draw(dgp, n, seed=0):
     key_world, key_rows = jax.random.split(jax.random.key(seed))
-    world = dgp.init(key_world)
-    return world, dgp.sample(key_rows, world, n)
+    world = jax.jit(dgp.init)(key_world)
+    return world, jax.jit(dgp.sample, static_argnums=2)(key_rows, world, n)
 
 
 def test_song_rows_are_exactly_k_unit_atoms():

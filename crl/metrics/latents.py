@@ -7,6 +7,7 @@ metrics of a truth with a constant column, and of estimates that hold NaN.
 """
 
 import itertools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -266,7 +267,7 @@ def pairwise_mcc(readouts: Readout) -> Array:
     readouts.z: (fits, n, k). NaN for a single fit.
     """
     z = need(readouts, "z", "pairwise_mcc")
-    return _over_pairs(mean_correlation, z)
+    return over_pairs(mean_correlation, z)
 
 
 def pairwise_rigid(readouts: Readout) -> Array:
@@ -276,10 +277,12 @@ def pairwise_rigid(readouts: Readout) -> Array:
     single fit.
     """
     z = need(readouts, "z", "pairwise_rigid")
-    return _over_pairs(lambda a, b: align("rigid", a, b)[1], z)
+    return over_pairs(lambda a, b: align("rigid", a, b)[1], z)
 
 
-def _over_pairs(value, z):
+def over_pairs(value: Callable, z: Array) -> Array:
+    """The mean of value(z[i], z[j]) over all i < j; NaN when there is only one."""
+    z = jnp.asarray(z)  # traced indices need it
     pairs = jnp.asarray(list(itertools.combinations(range(z.shape[0]), 2)), jnp.int32)
     if not pairs.size:
         return jnp.full((), jnp.nan, z.dtype)

@@ -76,7 +76,8 @@ def geometric_median(x: Array, num_steps: int = 50) -> Array:
     """
     mean = jnp.mean(x, axis=0)
     # Keeps a row that coincides with the estimate from taking all the weight.
-    floor = 1e-6 * jnp.mean(jnp.linalg.norm(x - mean, axis=1))
+    spread = jnp.mean(jnp.linalg.norm(x - mean, axis=1))
+    floor = jnp.where(spread > 0, 1e-6 * spread, 1)
 
     def step(_, center):
         distance = jnp.linalg.norm(x - center, axis=1)

@@ -1,7 +1,9 @@
-"""TopK sparse autoencoder with AuxK and population control.
+"""TopK sparse autoencoder, with AuxK and population control.
 
-The architecture of Gao et al., "Scaling and evaluating sparse autoencoders" (arXiv
-2406.04093): the k largest pre-activations of an affine encoder, decoded by unit-norm atoms.
+Gao et al., "Scaling and evaluating sparse autoencoders" (arXiv 2406.04093): the k largest
+pre-activations of an affine encoder, decoded by unit-norm atoms. TopK alone is not stable:
+atoms that never fire and pairs that share one feature are local minima. Population control
+replaces both while training and is what makes the dictionary recoverable.
 """
 
 from typing import NamedTuple
@@ -11,7 +13,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from crl.core import Estimator, Readout
+from crl.core import Data, Estimator, Readout
 from crl.sae.atoms import (
     duplicates,
     geometric_median,
@@ -29,10 +31,10 @@ class Params(NamedTuple):
 
 
 class State(NamedTuple):
-    params: Params  # of the SAE of x / scale
+    params: Params  # of the autoencoder of x / scale
     opt: optax.OptState
-    scale: Array  # () of x, from init
-    age: Array  # (m,) int32 steps since the atom fired
+    scale: Array  # ()
+    age: Array  # (m,) int32 steps since the atom last fired, or was replaced
     step: Array  # () int32
 
 
@@ -47,17 +49,39 @@ def topk_sae(
     batch_size: int = 512,
     learning_rate: float = 3e-3,
 ) -> Estimator:
-    if num_atoms < 1:
-        raise ValueError(f"topk_sae needs num_atoms >= 1, got {num_atoms}")
-    if not 1 <= k <= num_atoms:
-        raise ValueError(f"topk_sae needs 1 <= k <= num_atoms={num_atoms}, got k={k}")
-    for name, value in [
-        ("dead_after", dead_after),
-        ("num_steps", num_steps),
-        ("batch_size", batch_size),
-    ]:
+    """A sparse autoencoder x ~ codes @ dictionary + b with at most k codes active, all > 0.
+
+    num_atoms: m. k: atoms per row, 1 <= k <= m. population_control: in the first 80 % of
+    the steps, an atom is re-aimed at one of the worst residuals of the batch when it has
+    not fired for ``dead_after`` steps, or (looked at every 100 steps) when its cosine with
+    another exceeds 0.9. The rarest atom worth keeping must fire more often than that.
+    aux_weight: of AuxK, by which atoms silent for ``dead_after`` steps learn to explain the
+    residual. batch_size: rows drawn for each step, or all where there are
+    no more; with a ``crl.Stream``, let its batches have this size. learning_rate: of Adam,
+    may be traced; linear warm-up over 2 % of num_steps, cosine to 2 % of it.
+
+    x (n, ...) is flattened. x -> c x + b gives the same fit, as far as rounding goes.
+    Claims dictionary (m, p) with unit rows, codes (n, m) >= 0 and the reconstruction x.
+    diag: ``dead_fraction`` of atoms silent in all rows of the readout, ``l0``, ``fvu``.
+
+    On ``s1`` (128 atoms in 64 dimensions, 16,384 rows) the dictionary comes out with MCC
+    0.9995 and the same in 3 of 3 fits; without population control MCC 0.92, PW-MCC 0.86.
+    It fails where one look cannot tell which atoms are active: with amplitudes near 0
+    (``song``) MCC is 0.95 and two fits agree to 0.92 only, with or without population
+    control, because support and amplitudes come from one affine map; sparse coding proper
+    recovers that world. With Zipf frequencies, co-occurring atoms and noise (``z1``) it is
+    0.99. Reconstruction does not show any of this: never select by FVU.
+
+    Raises ValueError for sizes out of range.
+    """
+    positive = dict(
+        num_atoms=num_atoms, dead_after=dead_after, num_steps=num_steps, batch_size=batch_size
+    )
+    for name, value in positive.items():
         if value < 1:
             raise ValueError(f"topk_sae needs {name} >= 1, got {value}")
+    if not 1 <= k <= num_atoms:
+        raise ValueError(f"topk_sae needs 1 <= k <= num_atoms, got k={k} of {num_atoms}")
 
     warm_up = max(1, num_steps // 50)
     decay = optax.cosine_decay_schedule(1.0, max(1, num_steps - warm_up), alpha=0.02)
@@ -74,7 +98,7 @@ def topk_sae(
     )
 
     def init(key, data):
-        x = _rows(data.x)
+        x = _rows(data)
         x = x[:: max(1, len(x) // 8192)]  # rows are grouped, so a stride sees all groups
         center = geometric_median(x)
         # E |x - center|^2 = k, so that the active codes are of order 1.
@@ -88,37 +112,37 @@ def topk_sae(
 
     def encode(params, x):
         pre = (x - params.b_dec) @ params.w_enc.T + params.b_enc  # (n, m)
-        return pre, *_top(pre, k)
+        return pre, top_codes(pre, k)
 
     def loss(params, x, is_dead):
-        pre, codes, fired = encode(params, x)
+        pre, codes = encode(params, x)
         residual = x - codes @ params.w_dec - params.b_dec  # (n, p)
         sse = jnp.mean(jnp.sum(residual**2, axis=1))
-        aux = jax.lax.cond(
-            jnp.any(is_dead), _aux_loss, lambda *_: jnp.zeros((), x.dtype),
-            params.w_dec, pre, residual, is_dead,
-        )
-        return sse + aux_weight * aux, (sse, fired, residual)
+        aux = aux_loss(params.w_dec, pre, residual, is_dead)
+        return sse + aux_weight * aux, (sse, codes, residual)
 
     def step(key, state, data):
-        x = _rows(data.x)
+        x = _rows(data)
         if len(x) > batch_size:
-            x = x[jax.random.randint(key, (batch_size,), 0, len(x))]
+            x = x[jax.random.randint(key, (batch_size,), 0, len(x), jnp.int32)]
         x = x / state.scale
         is_dead = state.age >= dead_after
-        gradient = jax.grad(loss, has_aux=True)
-        grads, (sse, fired, residual) = gradient(state.params, x, is_dead)
+        grads, (sse, codes, residual) = jax.grad(loss, has_aux=True)(state.params, x, is_dead)
         updates, opt = optimizer.update(grads, state.opt, state.params)
         params = optax.apply_updates(state.params, updates)
-        age = jnp.where(fired, 0, state.age + 1)
+        age = jnp.where(jnp.any(codes > 0, axis=0), 0, state.age + 1)
         state = State(params, opt, state.scale, age, state.step + 1)
-        num_replaced = jnp.zeros((), jnp.int32)
+        info = {"loss": sse / k, "num_dead": jnp.sum(age >= dead_after)}
         if population_control:
-            state, num_replaced = control(state, residual)
-        num_dead = jnp.sum(state.age >= dead_after)
-        return state, {"loss": sse / k, "dead": num_dead, "replaced": num_replaced}
+            wasted = wasted_atoms(state)
+            info["num_replaced"] = jnp.sum(wasted)
+            state = jax.lax.cond(
+                jnp.any(wasted), _replace, lambda state, *_: state, state, residual, wasted
+            )
+        return state, info
 
-    def control(state, residual):
+    def wasted_atoms(state):
+        # The last fifth is for what there is to settle.
         is_open = state.step < 0.8 * num_steps
         is_duplicate = jax.lax.cond(
             is_open & (state.step % 100 == 0),
@@ -126,18 +150,15 @@ def topk_sae(
             lambda atoms: jnp.zeros(num_atoms, bool),
             state.params.w_dec,
         )
-        replace = is_open & (is_duplicate | (state.age >= dead_after))
-        return jax.lax.cond(
-            jnp.any(replace), _replace, lambda s, *_: (s, jnp.zeros((), jnp.int32)), state, residual, replace
-        )
+        return is_open & (is_duplicate | (state.age >= dead_after))
 
     def readout(state, data):
-        x = _rows(data.x)
+        x = _rows(data)
         with jax.default_matmul_precision("highest"):
-            _, codes, fired = encode(state.params, x / state.scale)
+            _, codes = encode(state.params, x / state.scale)
             estimate = state.scale * (codes @ state.params.w_dec + state.params.b_dec)
         diag = {
-            "dead_fraction": 1 - jnp.mean(fired),
+            "dead_fraction": jnp.mean(jnp.all(codes == 0, axis=0)),
             "l0": jnp.mean(jnp.sum(codes > 0, axis=1)),
             "fvu": jnp.sum((x - estimate) ** 2) / jnp.sum((x - jnp.mean(x, axis=0)) ** 2),
         }
@@ -151,44 +172,56 @@ def topk_sae(
     return Estimator(init, step, readout, num_steps)
 
 
-def _rows(x: Array) -> Array:
-    return x.reshape(len(x), -1)
+def _rows(data: Data) -> Array:
+    return data.x.reshape(len(data.x), -1)
 
 
-def _top(pre: Array, k: int) -> tuple[Array, Array]:
+def top_codes(pre: Array, k: int) -> Array:
+    """The k largest entries of each row of pre (n, m), where positive; 0 elsewhere."""
+    # Values with indices and a scatter: exactly k also in ties, and XLA keeps its fast
+    # TopK only when both results are used (2.5 to 3.5 times faster on a CPU).
     values, index = jax.lax.top_k(pre, k)  # (n, k)
-    values = jax.nn.relu(values)
-    codes = jnp.zeros_like(pre).at[jnp.arange(len(pre))[:, None], index].set(values, unique_indices=True)
-    return codes, jnp.any(codes > 0, axis=0)
+    rows = jnp.arange(len(pre))[:, None]
+    return jnp.zeros_like(pre).at[rows, index].set(jax.nn.relu(values), unique_indices=True)
 
 
-def _aux_loss(atoms, pre, residual, is_dead):
+def aux_loss(atoms: Array, pre: Array, residual: Array, is_dead: Array) -> Array:
+    """AuxK: how badly the p / 2 best dead atoms explain the residual, over its variance.
+
+    The residual is a target, so it gets no gradient, and b_dec, which is in it already,
+    is not added again; the gradient reaches dead atoms only.
+    """
     m, p = atoms.shape
-    codes, _ = _top(jnp.where(is_dead, pre, -1), min(max(1, p // 2), m))
-    residual = jax.lax.stop_gradient(residual)
-    error = jnp.sum((residual - codes @ atoms) ** 2)
-    return error / jnp.sum((residual - jnp.mean(residual, axis=0)) ** 2)
+    target = jax.lax.stop_gradient(residual)
+
+    def some(atoms, pre):
+        codes = top_codes(jnp.where(is_dead, pre, -1), min(max(1, p // 2), m))
+        error = jnp.sum((target - codes @ atoms) ** 2)
+        variance = jnp.sum((target - jnp.mean(target, axis=0)) ** 2)
+        return error / jnp.where(variance > 0, variance, 1)
+
+    # The second top-k is the larger one: it is skipped as long as every atom fires.
+    return jax.lax.cond(
+        jnp.any(is_dead), some, lambda atoms, pre: jnp.zeros((), atoms.dtype), atoms, pre
+    )
 
 
-def _replace(state: State, residual: Array, replace: Array) -> tuple[State, Array]:
-    directions, replace = worst_directions(residual, replace)
-    rows = replace[:, None]
+def _replace(state: State, residual: Array, wasted: Array) -> State:
+    """The state with wasted atoms aimed at the worst residuals, their past forgotten."""
+    directions, replaced = worst_directions(residual, wasted)
 
-    def forget(moment):
+    def put(params, rows, bias):
         return Params(
-            jnp.where(rows, 0, moment.w_enc),
-            jnp.where(replace, 0, moment.b_enc),
-            jnp.where(rows, 0, moment.w_dec),
-            moment.b_dec,
+            jnp.where(replaced[:, None], rows, params.w_enc),
+            jnp.where(replaced, bias, params.b_enc),
+            jnp.where(replaced[:, None], rows, params.w_dec),
+            params.b_dec,
         )
 
-    params = Params(
-        jnp.where(rows, directions, state.params.w_enc),
-        jnp.where(replace, 0, state.params.b_enc),
-        jnp.where(rows, directions, state.params.w_dec),
-        state.params.b_dec,
-    )
     mu, nu = (optax.tree_utils.tree_get(state.opt, name) for name in ("mu", "nu"))
-    opt = optax.tree_utils.tree_set(state.opt, mu=forget(mu), nu=forget(nu))
-    age = jnp.where(replace, 0, state.age)
-    return state._replace(params=params, opt=opt, age=age), jnp.sum(replace)
+    opt = optax.tree_utils.tree_set(state.opt, mu=put(mu, 0, 0), nu=put(nu, 0, 0))
+    return state._replace(
+        params=put(state.params, directions, 0),
+        opt=opt,
+        age=jnp.where(replaced, 0, state.age),
+    )

@@ -1,0 +1,64 @@
+"""Exact search over causal orders, by dynamic programming over subsets of variables.
+
+The local scores are given for a table of (node, parent set) entries; parent sets are
+bitmasks. f(U) = min_i f(U \\ i) + best(i, U \\ i) is the least total of a DAG on the
+variables U, where best(i, V) is the least score of i over the entries with parents
+inside V (Silander and Myllymaki 2006). Time O(d^2 2^d), memory O(d 2^d): d <= 20 or so.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+
+class OptimalDag(NamedTuple):
+    """The best DAG that can be put together from a table."""
+
+    entry: Array  # (d,) int32: the entry of the table each node uses
+    order: Array  # (d,) int32: a causal order of it, causes first
+    total: Array  # () its score
+
+
+def optimal_dag(node: Array, parents: Array, score: Array, num_nodes: int) -> OptimalDag:
+    """The DAG with the least sum of local scores, exact over the entries given.
+
+    node: (m,) int32, out of 0..d-1 for an unused entry. parents: (m,) int32 bitmask, bit
+    j for parent j. score: (m,), inf for a forbidden entry; every node needs a finite
+    entry without parents, else the total is inf. Duplicate entries are allowed.
+    """
+    d, full = num_nodes, 2**num_nodes - 1
+    best = jnp.full((d, 2**d), jnp.inf, score.dtype)
+    best = best.at[node, parents].min(score, mode="drop")
+    for j in range(d):  # a set may use every entry of its subsets
+        cube = best.reshape(d, -1, 2, 2**j)
+        best = cube.at[:, :, 1].min(cube[:, :, 0]).reshape(d, 2**d)
+
+    def sweep(carry):
+        f, _ = carry
+        new = f
+        for i in range(d):
+            cube = new.reshape(-1, 2, 2**i)
+            with_i = cube[:, 0] + best[i].reshape(-1, 2, 2**i)[:, 0]
+            new = cube.at[:, 1].min(with_i).reshape(2**d)
+        return new, jnp.any(new < f)
+
+    # A sweep settles every set whose best order is ascending, and each further sweep one
+    # more descent of it: at most d, and about half of that until nothing changes.
+    start = jnp.full(2**d, jnp.inf, score.dtype).at[0].set(0)
+    f, _ = jax.lax.while_loop(lambda c: c[1], sweep, (start, jnp.array(True)))
+
+    def remove_last(rest, _):
+        bit = 1 << jnp.arange(d, dtype=jnp.int32)
+        before = rest & ~bit
+        total = jnp.where(rest & bit, f[before] + best[jnp.arange(d), before], jnp.inf)
+        # Among the nodes still there even where all totals are inf.
+        i = jnp.argmin(jnp.where(rest & bit, jnp.minimum(total, 1e30), jnp.inf))
+        usable = (node == i) & (parents & ~before[i] == 0)
+        entry = jnp.argmin(jnp.where(usable, score, jnp.inf))
+        return before[i], (i, entry)
+
+    _, (nodes, entries) = jax.lax.scan(remove_last, jnp.int32(full), None, length=d)
+    entry = jnp.zeros(d, jnp.int32).at[nodes].set(entries.astype(jnp.int32))
+    return OptimalDag(entry, nodes[::-1].astype(jnp.int32), f[full])

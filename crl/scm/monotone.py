@@ -1,0 +1,313 @@
+"""Fits of one causal mechanism: a monotone map to noise, linear in its parameters.
+
+The mechanism of variable x given its parents c is modelled by its inverse
+
+    s = a_0(c) + x a_1(c) + sum_k h_k(x) a_{1+k}(c),    h_k(x) = tanh((x - t_k) / w_k),
+
+one map shared by all environments, in which the noise s is Gaussian with variance 1 and
+mean 0 in the base environment and free variance and mean in the others. The coefficient
+functions a(c) lie in a reproducing kernel space (Nystroem features), so s and ds/dx are
+linear in the parameters, the penalised likelihood is convex up to the log-variances, and
+-log ds/dx is its own barrier against non-monotone maps: a few Newton steps solve it.
+The score is the leave-one-out log loss in closed form, one Newton step per left-out row.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import jax.scipy.linalg as linalg
+import jax.scipy.special as special
+from jax import Array
+
+_LEVELS = (0.03, 0.2, 0.5, 0.8, 0.97)  # quantiles at which the sigmoids sit
+_NUM_SIGMOIDS = len(_LEVELS)
+_NUM_KNOTS = 128  # of the map from a column to its normal scores
+_NUM_LANDMARKS = 64
+_NUM_MODULATED = 16  # kernel features that modulate each sigmoid
+_MAX_NEWTON = 10
+_HALF_LOG_2PI = 0.9189385
+
+
+class Basis(NamedTuple):
+    """What the features are built from; fixed by the training rows."""
+
+    mean: Array  # (d,) of x
+    sd: Array  # (d,)
+    knots: Array  # (d, q) quantiles of the standardised columns
+    centre: Array  # (d, k) of the sigmoids
+    width: Array  # (d, k)
+    landmarks: Array  # (m, d) kernel coordinates of m random rows
+
+
+class Columns(NamedTuple):
+    """Rows seen through a basis."""
+
+    z: Array  # (n, d) standardised
+    u: Array  # (n, d) normal scores, the kernel coordinates
+
+
+class Law(NamedTuple):
+    """A fitted law of one variable given its parents."""
+
+    parents: Array  # (c,) int32; d where a slot is empty
+    weight: Array  # (m, 2 + k) kernel weights of the coefficient functions
+    constant: Array  # (2 + k,) their constants
+    linear: Array  # (c,) linear effect of the standardised parents on s
+    noise_mean: Array  # (E,) of s; 0 in the base environment
+    noise_var: Array  # (E,) 1 there
+
+
+class LocalFit(NamedTuple):
+    """A law, its leave-one-out loss per row and their mean, in nats of standardised x."""
+
+    law: Law
+    loss: Array  # (n,)
+    score: Array  # ()
+
+
+def make_basis(key: Array, x: Array) -> Basis:
+    """The basis of training rows x, (n, d)."""
+    n, d = x.shape
+    mean, sd = jnp.mean(x, 0), jnp.std(x, 0)
+    z = jnp.sort((x - mean) / sd, axis=0)
+
+    def quantile(level):
+        return z[jnp.clip(jnp.round(level * n - 0.5).astype(int), 0, n - 1)]
+
+    level = jnp.asarray(_LEVELS, x.dtype)
+    centre = quantile(level).T  # (d, k)
+    gap = jnp.diff(centre, axis=1)
+    middle = (centre[:, 2:] - centre[:, :-2]) / 2
+    width = 0.8 * jnp.concatenate([gap[:, :1], middle, gap[:, -1:]], 1)
+    knots = quantile((jnp.arange(_NUM_KNOTS) + 0.5) / _NUM_KNOTS).T
+    basis = Basis(
+        mean, sd, knots, centre, jnp.maximum(width, 0.02), jnp.zeros((0, d), x.dtype)
+    )
+    rows = jax.random.randint(key, (_NUM_LANDMARKS,), 0, n)
+    return basis._replace(landmarks=see(basis, x[rows]).u)
+
+
+def see(basis: Basis, x: Array) -> Columns:
+    """Rows x (n, d) through the basis; constant kernel coordinates beyond its knots."""
+    z = (x - basis.mean) / basis.sd
+    return Columns(z, normal_scores(basis.knots, z))
+
+
+def normal_scores(knots: Array, z: Array) -> Array:
+    """Columns z (n, d) mapped by their training quantiles (d, q) to standard normal."""
+    level = (jnp.arange(knots.shape[1], dtype=z.dtype) + 0.5) / knots.shape[1]
+    score = special.ndtri(level)
+    return jax.vmap(lambda z, knots: jnp.interp(z, knots, score), (1, 0), 1)(z, knots)
+
+
+def fit_law(
+    basis: Basis,
+    columns: Columns,
+    env: Array,
+    node: Array,
+    parents: Array,
+    num_envs: int,
+    num_features: int,
+) -> LocalFit:
+    """Fit the law of variable ``node`` given ``parents``, (c,) int32 padded with d."""
+    z = columns.z
+    x, h, dh = _sigmoids(basis, node, z[:, node])
+    x_pa = jnp.take(z, parents, axis=1, mode="fill", fill_value=0)  # (n, c)
+
+    # Nystroem features: the leading directions of the kernel on the landmarks.
+    kernel = _kernel(columns.u, basis.landmarks, parents)  # (n, m)
+    gram = _kernel(basis.landmarks, basis.landmarks, parents)
+    size, direction = jnp.linalg.eigh(gram + 1e-4 * jnp.eye(gram.shape[0], dtype=z.dtype))
+    size, direction = size[::-1][:num_features], direction[:, ::-1][:, :num_features]
+    project = direction * jnp.maximum(size, 1e-4) ** -0.5  # (m, r)
+    project = jnp.where(jnp.any(parents < z.shape[1]), project, 0)
+    feature = _dot(kernel, project)
+    offset = jnp.mean(feature, 0)
+    feature = feature - offset
+
+    phi, slope, ridge = _design(x, h, dh, x_pa, feature)
+    member = jax.nn.one_hot(env, num_envs, dtype=z.dtype)  # (n, E)
+    start = jnp.zeros(phi.shape[1], z.dtype).at[phi.shape[1] - slope.shape[1]].set(1)  # s = x
+    theta, loss, noise_mean, noise_var = _newton(phi, slope, ridge, member, start)
+
+    # From features to kernel values, so that a law needs nothing but itself.
+    c, r, k = x_pa.shape[1], num_features, h.shape[1]
+    shift, linear, w0, scale, w1, rest = jnp.split(
+        theta, [1, 1 + c, 1 + c + r, 2 + c + r, 2 + c + 2 * r]
+    )
+    rest = rest.reshape(k, -1)  # (k, 1 + modulated)
+    wk = jnp.zeros((k, r), z.dtype).at[:, : rest.shape[1] - 1].set(rest[:, 1:])
+    w = jnp.concatenate([w0[None], w1[None], wk])  # (2 + k, r)
+    constant = jnp.concatenate([shift, scale, rest[:, 0]]) - _dot(w, offset)
+    law = Law(parents, _dot(project, w.T), constant, linear, noise_mean, noise_var)
+    return LocalFit(law, loss, jnp.mean(loss))
+
+
+def coefficients(law: Law, basis: Basis, columns: Columns) -> Array:
+    """The coefficient functions a(c) at each row, (n, 2 + k)."""
+    a = _dot(_kernel(columns.u, basis.landmarks, law.parents), law.weight) + law.constant
+    x_pa = jnp.take(columns.z, law.parents, axis=1, mode="fill", fill_value=0)
+    return a.at[:, 0].add(_dot(x_pa, law.linear))
+
+
+def to_noise(a: Array, basis: Basis, node: Array, x: Array) -> tuple[Array, Array]:
+    """Noise s and slope ds/dx at standardised x (n,), given coefficients a."""
+    x, h, dh = _sigmoids(basis, node, x)
+    s = a[:, 0] + x * a[:, 1] + jnp.sum(h * a[:, 2:], 1)
+    return s, a[:, 1] + jnp.sum(dh * a[:, 2:], 1)
+
+
+def from_noise(a: Array, basis: Basis, node: Array, s: Array) -> Array:
+    """The x (n,) whose noise is s, by bisection within 3 sd of the training range."""
+    low = jnp.full_like(s, basis.knots[node, 0] - 3)
+    high = jnp.full_like(s, basis.knots[node, -1] + 3)
+
+    def halve(_, bounds):
+        low, high = bounds
+        middle = (low + high) / 2
+        above = to_noise(a, basis, node, middle)[0] > s
+        return jnp.where(above, low, middle), jnp.where(above, middle, high)
+
+    low, high = jax.lax.fori_loop(0, 30, halve, (low, high))
+    return (low + high) / 2
+
+
+def _dot(a: Array, b: Array) -> Array:
+    return jnp.matmul(a, b, precision="highest")
+
+
+def _sigmoids(basis: Basis, node: Array, x: Array) -> tuple[Array, Array, Array]:
+    width = basis.width[node]
+    h = jnp.tanh((x[:, None] - basis.centre[node]) / width)  # (n, k)
+    return x, h, (1 - h**2) / width
+
+
+def _kernel(u: Array, v: Array, parents: Array) -> Array:
+    # Half additive over the parents, half a product: main effects first, interactions
+    # where they pay.
+    filled = parents < u.shape[1]
+    u = jnp.take(u, parents, axis=1, mode="fill", fill_value=0)
+    v = jnp.take(v, parents, axis=1, mode="fill", fill_value=0)
+    sq = (u[:, None, :] - v[None, :, :]) ** 2  # (n, m, c)
+    count = jnp.maximum(jnp.sum(filled), 1).astype(u.dtype)
+    additive = jnp.sum(jnp.where(filled, jnp.exp(-sq / 2), 0), -1) / count
+    return additive / 2 + jnp.exp(-jnp.sum(sq, -1) / (2 * 1.5**2)) / 2
+
+
+def _design(x, h, dh, x_pa, feature):
+    """phi (n, P) with s = phi theta, slope (n, Q) with ds/dx = slope theta[-Q:], ridge."""
+    n, dtype = x.shape[0], x.dtype
+    one, modulated = jnp.ones((n, 1), dtype), feature[:, :_NUM_MODULATED]
+    by_sigmoid = jnp.concatenate([one, modulated], 1)  # (n, 1 + modulated)
+
+    def outer(h):
+        return (h[:, :, None] * by_sigmoid[:, None, :]).reshape(n, -1)
+
+    phi = jnp.concatenate(
+        [one, x_pa, feature, x[:, None], x[:, None] * feature, outer(h)], axis=1
+    )
+    slope = jnp.concatenate([one, feature, outer(dh)], axis=1)
+    sizes = [(1, 1e-3), (x_pa.shape[1], 0.1), (feature.shape[1], 0.25), (1, 1e-3)]
+    sizes += [(feature.shape[1], 1.0)]
+    sizes += [(1, 0.2), (modulated.shape[1], 1.0)] * h.shape[1]
+    ridge = jnp.concatenate([jnp.full(num, value, dtype) for num, value in sizes])
+    return phi, slope, ridge + 1e-3
+
+
+def objective(theta, phi, slope, ridge, member):
+    """The penalised negative log-likelihood in nats, noise means and variances profiled."""
+    s, ds = _dot(phi, theta), _dot(slope, theta[-slope.shape[1] :])
+    count = jnp.sum(member, 0)
+    mean, var = _noise_law(s, member, count)
+    fit = 0.5 * count[0] * _second_moment(s, member, count)[0]
+    fit += 0.5 * jnp.sum((count * jnp.log(var))[1:])
+    return fit - jnp.sum(jnp.log(ds)) + 0.5 * jnp.sum(ridge * theta**2)
+
+
+def _second_moment(s, member, count):
+    return _dot(s**2, member) / count
+
+
+def _noise_law(s, member, count):
+    # The base environment fixes the gauge: its noise has mean 0 and variance 1.
+    base = jnp.arange(member.shape[1]) == 0
+    mean = jnp.where(base, 0, _dot(s, member) / count)
+    var = _second_moment(s - _dot(member, mean), member, count)
+    return mean, jnp.where(base, 1, var)
+
+
+def _newton(phi, slope, ridge, member, start):
+    """Minimise ``objective``; returns theta, leave-one-out losses (n,), noise mean, var."""
+    num_slope, num_envs = slope.shape[1], member.shape[1]
+    num_params, dtype = phi.shape[1], phi.dtype
+    count = jnp.sum(member, 0)  # (E,)
+    base = jnp.arange(num_envs) == 0
+    mean = jnp.where(base[:, None], 0, _dot(member.T, phi) / count[:, None])  # (E, P)
+    second = jnp.stack(
+        [_dot((phi * member[:, e, None]).T, phi) / count[e] for e in range(num_envs)]
+    )
+    moment = second - mean[:, :, None] * mean[:, None, :]  # (E, P, P)
+
+    def curvature(theta, ds):
+        """Gradient, factor of the Hessian at fixed variances, profile directions."""
+        v = _dot(moment, theta)  # (E, P)
+        q = _dot(v, theta)
+        weight = jnp.where(base, count, count / q)
+        grad = _dot(weight, v) + ridge * theta
+        grad = grad.at[-num_slope:].add(-_dot(1 / ds, slope))
+        hessian = jnp.tensordot(weight, moment, 1, precision="highest") + jnp.diag(ridge)
+        barrier = _dot((slope / ds[:, None] ** 2).T, slope)
+        hessian = hessian.at[-num_slope:, -num_slope:].add(barrier)
+        # Unit diagonal before factoring: float32 then survives collinear features.
+        unit = jax.lax.rsqrt(jnp.diagonal(hessian))
+        scaled = hessian * unit[:, None] * unit
+        factor = jnp.linalg.cholesky(scaled + 1e-6 * jnp.eye(num_params, dtype=dtype))
+        profile = (jnp.sqrt(2 * count) / q)[1:, None] * v[1:]  # (E - 1, P)
+        return grad, factor, unit, profile
+
+    def step(carry):
+        i, theta, s, ds, _ = carry
+        grad, factor, unit, profile = curvature(theta, ds)
+        rhs = jnp.concatenate([grad[None], profile]) * unit
+        solved = linalg.cho_solve((factor, True), rhs.T).T * unit  # (E, P)
+        inner = jnp.eye(num_envs - 1, dtype=dtype) - _dot(solved[1:], profile.T)
+        # The exact Hessian is the factored one less the profile directions (Woodbury);
+        # where that is not positive definite, the bound at fixed variances serves.
+        small = jnp.linalg.cholesky(inner - 1e-3 * jnp.eye(num_envs - 1, dtype=dtype))
+        gain = linalg.cho_solve((small, True), _dot(profile, solved[0]))
+        newton = solved[0] + _dot(gain, solved[1:])
+        move = jnp.where(jnp.all(jnp.isfinite(newton)), newton, solved[0])
+        d_s, d_ds = _dot(phi, move), _dot(slope, move[-num_slope:])
+        farthest = jnp.min(jnp.where(d_ds > 0, 0.95 * ds / jnp.maximum(d_ds, 1e-30), 1))
+        tried = jnp.minimum(farthest, 1) * jnp.array([1, 0.6, 0.3, 0.1, 0.03, 0], dtype)
+
+        def value(alpha):
+            moved, where = s - alpha * d_s, theta - alpha * move
+            _, var = _noise_law(moved, member, count)
+            fit = 0.5 * count[0] * _second_moment(moved, member, count)[0]
+            fit += 0.5 * jnp.sum((count * jnp.log(var))[1:])
+            return fit - jnp.sum(jnp.log(ds - alpha * d_ds)) + 0.5 * jnp.sum(ridge * where**2)
+
+        alpha = tried[jnp.nanargmin(jax.vmap(value)(tried))]
+        # The expected decrease in nats; below .05 the next step would not be seen.
+        left = jnp.where(alpha > 0, _dot(grad, move), 0)
+        return i + 1, theta - alpha * move, s - alpha * d_s, ds - alpha * d_ds, left
+
+    s, ds = _dot(phi, start), _dot(slope, start[-num_slope:])
+    carry = (0, start, s, ds, jnp.array(jnp.inf, dtype))
+    _, theta, s, ds, _ = jax.lax.while_loop(
+        lambda c: (c[0] < _MAX_NEWTON) & (c[4] > 0.05), step, carry
+    )
+
+    noise_mean, noise_var = _noise_law(s, member, count)
+    residual = s - _dot(member, noise_mean)
+    q = _dot(member, noise_var)
+    loss = 0.5 * residual**2 / q + 0.5 * jnp.log(q) - jnp.log(ds) + _HALF_LOG_2PI
+    # Leaving a row out moves theta by H^-1 g_i, and its own loss by g_i' H^-1 g_i.
+    g = phi * (residual / q)[:, None]
+    g = g.at[:, -num_slope:].add(-slope / ds[:, None])
+    _, factor, unit, _ = curvature(theta, ds)
+    half = linalg.solve_triangular(factor, jnp.diag(unit), lower=True)  # H^-1 = half' half
+    correction = jnp.sum(_dot(g, half.T) ** 2, 1)
+    return theta, loss + jnp.minimum(correction, 2), noise_mean, noise_var

@@ -1,0 +1,431 @@
+"""Causal graphs from several environments that share their mechanisms.
+
+The model: x_i = f_i(x_pa(i), s_i), f_i increasing in s_i and the same in every
+environment, s_i Gaussian with variance and mean of its own in each. With a base and two
+auxiliary environments whose noise variances change enough (ratios of the changes of
+precision pairwise distinct) the graph is identified for any such f (Montagna, arXiv
+2510.13583; proved by the Hessians of log density ratios). The estimator here maximises
+the likelihood of that model instead: it scores each (variable, parent set) by the
+leave-one-out loss of the best shared monotone map (crl.scm.monotone), climbs greedily
+over graphs, then searches all causal orders exactly over the table of scores and lets
+the table grow around the optimum until nothing changes.
+
+The noises s_i are identified up to an increasing function, which the Gaussian law of the
+base environment fixes; counterfactuals depend on it not at all. Without a change between
+environments the score orients only as far as the Markov equivalence class and the model
+class allow; ``edge_z`` says which orientations the data decide. A noise law that is far
+from Gaussian in the auxiliary environments shows as extra edges, never as few reversals:
+look at ``diag['noise_skewness']``. Hidden confounders add an edge between their effects.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from crl.core import Estimator, Readout
+from crl.numerics.graphs import indirect_paths, topological_order, transitive_closure
+from crl.numerics.order_search import OptimalDag, optimal_dag
+from crl.scm import monotone
+from crl.scm.monotone import Basis, Columns, Law
+
+_MAX_NODES = 20
+_MAX_ROUNDS = 20
+_DECIDED = 2.5  # an orientation counts as decided by the data from this z on
+_ACCELERATOR_BATCH = 64
+
+
+class Table(NamedTuple):
+    """The local fits made so far, in the order in which they were asked for."""
+
+    code: Array  # (m,) int32: node * 2^d + bitmask of its parents; -1 where unused
+    score: Array  # (m,) leave-one-out loss in nats, without penalty; inf where unused
+    loss: Array  # (m, n) its rows
+    law: Law  # (m, ...)
+    size: Array  # () entries used
+
+
+class State(NamedTuple):
+    """``edge_z[i, j]``: by how many standard errors the best graph without the edge i -> j
+    (reversed or removed) is worse than the best of all; 0 where there is no edge."""
+
+    basis: Basis
+    table: Table
+    entry: Array  # (d,) the entry of the table that each node uses
+    graph: Array  # (d, d) 0/1
+    order: Array  # (d,)
+    edge_prob: Array  # (d, d)
+    edge_z: Array  # (d, d)
+
+
+def shared_mechanism(
+    num_envs: int = 3,
+    max_parents: int = 5,
+    penalty: float = 0.004,
+    num_features: int = 40,
+    num_bootstrap: int = 50,
+    max_moves: int = 200,
+) -> Estimator:
+    """Learn graph, mechanisms, noises and counterfactuals from >= 2 environments.
+
+    num_envs: number E of environments in the data, base included; the theorem asks for 3.
+    max_parents: largest number of parents of a variable. penalty: nats per row and edge.
+    num_features: kernel features of the coefficient functions, at most 64; 16 is two
+    times as fast as 40. num_bootstrap: replicates of the rows, reweighted, for edge_prob.
+    max_moves: bound on the greedy steps; it stops by itself where no move improves.
+
+    Claims: graph; order; edge_prob, the share of bootstrap replicates whose best graph
+    has the edge, made symmetric where the orientation is undecided (z <= 2.5, see
+    State.edge_z); z, the noises; log_prob; counterfactual where Data.aux asks for one.
+    Takes 2 to 20 variables; the memory is about 24 d^2 n bytes for n rows in all.
+    """
+    if num_envs < 2:
+        raise ValueError(f"shared_mechanism needs num_envs >= 2, got {num_envs}")
+    if max_parents < 1 or not 1 <= num_features <= 64 or num_bootstrap < 1:
+        raise ValueError(
+            "shared_mechanism needs max_parents >= 1, 1 <= num_features <= 64 and "
+            f"num_bootstrap >= 1, got {max_parents}, {num_features}, {num_bootstrap}"
+        )
+
+    def validate(data):
+        env = np.asarray(data.env)
+        num = len(np.unique(env))
+        if num != num_envs or env.max() != num_envs - 1:
+            raise ValueError(
+                f"expected {num_envs} environments labelled 0..{num_envs - 1}, got {num}: "
+                "pass shared_mechanism(num_envs=...) as in the data, at least 2"
+            )
+        fewest = int(np.bincount(env).min())
+        if fewest < 50:
+            raise ValueError(
+                f"expected at least 50 rows in each environment, got {fewest}: the local "
+                "fits have dozens of parameters"
+            )
+        x = np.asarray(data.x)
+        constant = np.flatnonzero(np.ptp(x, axis=0) <= 1e-6 * np.abs(x).max(0))
+        if len(constant):
+            raise ValueError(
+                f"expected columns of x that vary, got constant ones {constant.tolist()}: "
+                "drop them"
+            )
+
+    def init(key, data):
+        n, d = data.x.shape
+        if not 2 <= d <= _MAX_NODES:
+            raise ValueError(
+                f"shared_mechanism takes 2 to {_MAX_NODES} variables, got {d}: the search "
+                "over orders is exact and takes memory d 2^d"
+            )
+        basis = monotone.make_basis(key, data.x)
+        zeros = jnp.zeros((d, d), data.x.dtype)
+        return State(
+            basis,
+            _empty_table(basis, n, d, min(max_parents, d - 1), num_envs),
+            jnp.zeros(d, jnp.int32),
+            zeros.astype(jnp.int32),
+            jnp.arange(d, dtype=jnp.int32),
+            zeros,
+            zeros,
+        )
+
+    def grow(table, wanted, basis, columns, env):
+        """Fit the local laws ``wanted``, (m,) codes, that are not in the table."""
+        num_nodes = columns.z.shape[1]
+        slots = table.law.parents.shape[1]
+        bits = wanted & (2**num_nodes - 1)
+        allowed = (wanted >= 0) & (jax.lax.population_count(bits) <= max_parents)
+        missing = allowed & ~jnp.any(wanted[:, None] == table.code, 1)
+        twin = wanted[:, None] == wanted
+        missing &= ~jnp.any(jnp.tril(twin, -1), 1)
+
+        def fit(code):
+            parents = _parent_slots(code, num_nodes, slots)
+            return monotone.fit_law(
+                basis, columns, env, code >> num_nodes, parents, num_envs, num_features
+            )
+
+        def fill(apply, batch):
+            def more(carry):
+                table, missing = carry
+                return jnp.any(missing) & (table.size < table.code.shape[0])
+
+            def body(carry):
+                table, missing = carry
+                # Unused places of a batch point past the end and are dropped.
+                at = jnp.nonzero(missing, size=batch, fill_value=wanted.shape[0])[0]
+                code = jnp.take(wanted, at, mode="fill", fill_value=0)
+                fits = apply(fit, code)
+                used = at < wanted.shape[0]
+                place = jnp.where(used, table.size + jnp.arange(batch), table.code.shape[0])
+                # A fit that failed is a set of parents that nobody will choose.
+                good = jnp.isfinite(fits.score)
+                new = Table(
+                    table.code.at[place].set(code, mode="drop"),
+                    table.score.at[place].set(
+                        jnp.where(good, fits.score, jnp.inf), mode="drop"
+                    ),
+                    table.loss.at[place].set(
+                        jnp.where(good[:, None], fits.loss, 0), mode="drop"
+                    ),
+                    jax.tree.map(
+                        lambda old, new: old.at[place].set(jnp.nan_to_num(new), mode="drop"),
+                        table.law,
+                        fits.law,
+                    ),
+                    jnp.minimum(table.size + jnp.sum(used), table.code.shape[0]),
+                )
+                return new, missing.at[at].set(False, mode="drop")
+
+            return lambda table, missing: jax.lax.while_loop(more, body, (table, missing))[0]
+
+        return jax.lax.platform_dependent(
+            table,
+            missing,
+            cpu=fill(jax.lax.map, 1),
+            default=fill(lambda f, xs: jax.vmap(f)(xs), min(_ACCELERATOR_BATCH, len(wanted))),
+        )
+
+    def step(key, state, data):
+        del key  # nothing random
+        columns = monotone.see(state.basis, data.x)
+        bits = _parent_bits(state.graph)
+        around = _neighbours(bits)  # (d, d)
+        table = grow(state.table, around.ravel(), state.basis, columns, data.env)
+        entry = _find(table, around)
+        score = jnp.where(entry >= 0, table.score[entry], jnp.inf)
+        graph, gain = _best_move(state.graph, score, penalty)
+        # Scores are sums of rows in float32, with errors near 1e-6.
+        improved = gain > 1e-5
+        graph = jnp.where(improved, graph, state.graph)
+        here = jnp.diagonal(entry)
+        info = {
+            "loss": jnp.sum(jnp.diagonal(score)) + penalty * jnp.sum(state.graph),
+            "num_edges": jnp.sum(state.graph),
+            "num_fits": table.size,
+            "converged": ~improved,
+        }
+        state = state._replace(
+            table=table, entry=here, graph=graph, order=topological_order(graph)
+        )
+        return state, info
+
+    def finish(key, state, data):
+        n, d = data.x.shape
+        columns = monotone.see(state.basis, data.x)
+
+        def search(table, score):
+            score = score + penalty * jax.lax.population_count(table.code & (2**d - 1))
+            return optimal_dag(_node(table.code, d), table.code & (2**d - 1), score, d)
+
+        def round_(carry):
+            table, _, i, _ = carry
+            dag = search(table, table.score)
+            # The sets next to those of the optimum, and next to those each node would
+            # choose if there were no cycles to avoid.
+            node, score = _node(table.code, d), table.score
+            free = jnp.argmin(jnp.where(node == jnp.arange(d)[:, None], score, jnp.inf), 1)
+            bits = table.code[jnp.stack([dag.entry, free])] & (2**d - 1)  # (2, d)
+            wanted = jax.vmap(_neighbours)(bits).ravel()
+            new = grow(table, wanted, state.basis, columns, data.env)
+            return new, dag, i + 1, new.size > table.size
+
+        start = OptimalDag(state.entry, state.order, jnp.zeros((), state.table.score.dtype))
+        table, dag, _, _ = jax.lax.while_loop(
+            lambda c: c[3] & (c[2] < _MAX_ROUNDS),
+            round_,
+            (state.table, start, 0, jnp.array(True)),
+        )
+        graph = _graph_of(table, dag, d)
+        edge_prob, edge_z = _confidence(
+            key, table, dag, graph, data.env, num_envs, num_bootstrap, penalty, search
+        )
+        return state._replace(
+            table=table,
+            entry=dag.entry,
+            graph=graph,
+            order=dag.order,
+            edge_prob=edge_prob,
+            edge_z=edge_z,
+        )
+
+    def readout(state, data):
+        d = state.graph.shape[0]
+        basis, law = state.basis, jax.tree.map(lambda a: a[state.entry], state.table.law)
+        columns, nodes = monotone.see(basis, data.x), jnp.arange(d)
+
+        def noise(law, node):
+            a = monotone.coefficients(law, basis, columns)
+            s, slope = monotone.to_noise(a, basis, node, columns.z[:, node])
+            mean, var = law.noise_mean[data.env], law.noise_var[data.env]
+            log_s = jax.scipy.stats.norm.logpdf(s, mean, jnp.sqrt(var))
+            # Beyond the training range the map may bend; a floor keeps the log defined.
+            return s, log_s + jnp.log(jnp.maximum(slope, 1e-4)), (s - mean) / jnp.sqrt(var)
+
+        s, log_prob, residual = jax.vmap(noise, out_axes=1)(law, nodes)  # (n, d)
+        counterfactual = None
+        if "do_mask" in data.aux:
+            counterfactual = _counterfactual(
+                basis, law, state.order, columns, s, data.aux["do_mask"], data.aux["do_value"]
+            )
+        return Readout(
+            z=s,
+            graph=state.graph,
+            edge_prob=state.edge_prob,
+            order=state.order,
+            counterfactual=counterfactual,
+            log_prob=jnp.sum(log_prob - jnp.log(basis.sd), 1),
+            diag=_diagnose(state, law, residual, data.env, num_envs),
+        )
+
+    return Estimator(init, step, readout, max_moves, finish, validate)
+
+
+def _empty_table(basis: Basis, n: int, d: int, slots: int, num_envs: int) -> Table:
+    # All sets there are, up to a bound: a greedy climb with e edges and the exact rounds
+    # after it asked for about d^2 + 15 e sets on sparse graphs.
+    num_sets = 2 ** (d - 1) if d < 12 else 2**11
+    m = d * min(6 * d, num_sets)
+    dtype, k = basis.mean.dtype, basis.centre.shape[1]
+    law = Law(
+        jnp.zeros((m, slots), jnp.int32),
+        jnp.zeros((m, basis.landmarks.shape[0], 2 + k), dtype),
+        jnp.zeros((m, 2 + k), dtype),
+        jnp.zeros((m, slots), dtype),
+        jnp.zeros((m, num_envs), dtype),
+        jnp.zeros((m, num_envs), dtype),
+    )
+    return Table(
+        jnp.full(m, -1, jnp.int32),
+        jnp.full(m, jnp.inf, dtype),
+        jnp.zeros((m, n), dtype),
+        law,
+        jnp.zeros((), jnp.int32),
+    )
+
+
+def _parent_slots(code: Array, d: int, slots: int) -> Array:
+    member = (code >> jnp.arange(d)) & 1
+    return jnp.nonzero(member, size=slots, fill_value=d)[0].astype(jnp.int32)
+
+
+def _node(code: Array, d: int) -> Array:
+    return jnp.where(code < 0, d, code >> d)
+
+
+def _parent_bits(graph: Array) -> Array:
+    return jnp.sum(graph << jnp.arange(graph.shape[0])[:, None], 0).astype(jnp.int32)
+
+
+def _neighbours(bits: Array) -> Array:
+    """Codes (d, d): [i, j] is i's parent set with j added or removed; [i, i] as it is."""
+    d = bits.shape[0]
+    flip = jnp.where(jnp.eye(d, dtype=bool), 0, 1 << jnp.arange(d, dtype=jnp.int32))
+    return (jnp.arange(d, dtype=jnp.int32)[:, None] << d) | (bits[:, None] ^ flip)
+
+
+def _find(table: Table, code: Array) -> Array:
+    """Where each code is in the table, -1 where it is not."""
+    found = code[..., None] == table.code
+    return jnp.where(jnp.any(found, -1), jnp.argmax(found, -1), -1).astype(jnp.int32)
+
+
+def _graph_of(table: Table, dag: OptimalDag, d: int) -> Array:
+    return ((table.code[dag.entry] >> jnp.arange(d)[:, None]) & 1).astype(jnp.int32)
+
+
+def _best_move(graph: Array, score: Array, penalty: float) -> tuple[Array, Array]:
+    """The best addition, removal or reversal of one edge, and by how much it improves.
+
+    score: (d, d): [i, j] of i with parent j flipped, [i, i] of i with its parents.
+    """
+    d, edge = graph.shape[0], graph.astype(bool)
+    change = (score - jnp.diagonal(score)[:, None]).T  # [j, i]: flip the edge j -> i
+    closure = transitive_closure(graph)
+    add = jnp.where(~edge & ~closure.T & ~jnp.eye(d, dtype=bool), change + penalty, jnp.inf)
+    remove = jnp.where(edge, change - penalty, jnp.inf)
+    # Both flips must have been fitted; then the penalty stays the same.
+    turn = jnp.where(edge & ~indirect_paths(graph, closure), change + change.T, jnp.inf)
+    moves = jnp.stack([add, remove, turn])
+    moves = jnp.where(jnp.isnan(moves), jnp.inf, moves)
+    best = jnp.argmin(moves)
+    kind, j, i = jnp.unravel_index(best, moves.shape)
+    moved = graph.at[j, i].set((kind == 0).astype(graph.dtype))
+    return moved.at[i, j].add((kind == 2).astype(graph.dtype)), -jnp.min(moves)
+
+
+def _confidence(key, table, dag, graph, env, num_envs, num_bootstrap, penalty, search):
+    """edge_prob and edge_z: the search over again, on reweighted rows and without each edge.
+
+    Every fit is kept; only its rows count differently, so a replicate costs one search.
+    """
+    d, dtype = graph.shape[0], table.loss.dtype
+    node = _node(table.code, d)
+    tail, head = jnp.nonzero(graph, size=d * (d - 1) // 2, fill_value=0)
+    num_edges = jnp.sum(graph)
+    member = jax.nn.one_hot(env, num_envs, dtype=dtype)  # (n, E)
+    best_loss = jnp.sum(table.loss[dag.entry], 0)  # (n,)
+
+    def replicate(t, carry):
+        count, z, turned = carry
+        is_edge = t < num_edges
+        j, i = tail[t], head[t]
+        # Bayesian bootstrap within environments (Rubin 1981).
+        weight = jax.random.exponential(jax.random.fold_in(key, t), env.shape, dtype)
+        weight = weight / jnp.matmul(member, weight @ member / jnp.sum(member, 0))
+        resampled = jnp.matmul(table.loss, weight, precision="highest") / env.shape[0]
+        resampled = jnp.where(jnp.isfinite(table.score), resampled, jnp.inf)
+        forbidden = (node == i) & ((table.code >> j) & 1 == 1)
+        score = jnp.where(forbidden, jnp.inf, table.score)
+        other = search(table, jnp.where(is_edge, score, resampled))
+        found = _graph_of(table, other, d)
+        excess = jnp.sum(table.loss[other.entry], 0) - best_loss
+        edges = jnp.sum(found) - num_edges
+        error = jnp.std(excess) / env.shape[0] ** 0.5
+        z_edge = (jnp.mean(excess) + penalty * edges) / jnp.maximum(error, 1e-8)
+        return (
+            count + jnp.where(is_edge, 0, found),
+            z.at[j, i].set(jnp.where(is_edge, z_edge, z[j, i])),
+            turned.at[j, i].set(jnp.where(is_edge, found[i, j] > 0, turned[j, i])),
+        )
+
+    carry = (jnp.zeros_like(graph), jnp.zeros((d, d), dtype), jnp.zeros((d, d), bool))
+    count, z, turned = jax.lax.fori_loop(0, num_edges + num_bootstrap, replicate, carry)
+    prob = count.astype(dtype) / num_bootstrap
+    undecided = turned & (z <= _DECIDED)
+    undecided = undecided | undecided.T
+    return jnp.where(undecided, (prob + prob.T) / 2, prob), z
+
+
+def _counterfactual(
+    basis: Basis, law: Law, order: Array, columns: Columns, s: Array, mask: Array, value: Array
+) -> Array:
+    """x with its noises s under do(), computed node by node in causal order."""
+    value = (value - basis.mean) / basis.sd
+
+    def assign(now, i):
+        a = monotone.coefficients(jax.tree.map(lambda leaf: leaf[i], law), basis, now)
+        z = monotone.from_noise(a, basis, i, s[:, i])
+        z = now.z.at[:, i].set(jnp.where(mask[:, i], value[:, i], z))
+        return Columns(z, monotone.normal_scores(basis.knots, z)), None
+
+    now, _ = jax.lax.scan(assign, columns, order)
+    return now.z * basis.sd + basis.mean
+
+
+def _diagnose(state, law, residual, env, num_envs):
+    graph = state.graph.astype(bool)
+    z = jnp.where(graph, state.edge_z, jnp.inf)
+    member = jax.nn.one_hot(env, num_envs, dtype=residual.dtype)
+    skewness = jnp.einsum("ne,nd->ed", member, residual**3) / jnp.sum(member, 0)[:, None]
+    return {
+        # The smallest over variables of the largest change of noise sd, in log units:
+        # near 0 a variable keeps its noise and the theorem does not apply to it.
+        "noise_change": jnp.min(jnp.max(jnp.abs(jnp.log(law.noise_var)) / 2, axis=1)),
+        # The largest in size over variables and environments; 0 under the model.
+        "noise_skewness": jnp.max(jnp.abs(skewness)),
+        "undecided_edges": jnp.sum(z <= _DECIDED),
+        "num_fits": state.table.size,
+        "table_full": state.table.size == state.table.code.shape[0],
+    }

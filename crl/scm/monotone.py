@@ -68,7 +68,7 @@ class LocalFit(NamedTuple):
 
 def make_basis(key: Array, x: Array) -> Basis:
     """The basis of training rows x, (n, d)."""
-    n, d = x.shape
+    n = x.shape[0]
     mean, sd = jnp.mean(x, 0), jnp.std(x, 0)
     z = jnp.sort((x - mean) / sd, axis=0)
 
@@ -81,11 +81,9 @@ def make_basis(key: Array, x: Array) -> Basis:
     middle = (centre[:, 2:] - centre[:, :-2]) / 2
     width = 0.8 * jnp.concatenate([gap[:, :1], middle, gap[:, -1:]], 1)
     knots = quantile((jnp.arange(_NUM_KNOTS) + 0.5) / _NUM_KNOTS).T
-    basis = Basis(
-        mean, sd, knots, centre, jnp.maximum(width, 0.02), jnp.zeros((0, d), x.dtype)
-    )
     rows = jax.random.randint(key, (_NUM_LANDMARKS,), 0, n)
-    return basis._replace(landmarks=see(basis, x[rows]).u)
+    landmarks = normal_scores(knots, (x[rows] - mean) / sd)
+    return Basis(mean, sd, knots, centre, jnp.maximum(width, 0.02), landmarks)
 
 
 def see(basis: Basis, x: Array) -> Columns:
@@ -215,25 +213,22 @@ def _design(x, h, dh, x_pa, feature):
     return phi, slope, ridge + 1e-3
 
 
-def objective(theta, phi, slope, ridge, member):
-    """The penalised negative log-likelihood in nats, noise means and variances profiled."""
-    s, ds = _dot(phi, theta), _dot(slope, theta[-slope.shape[1] :])
+def objective(theta: Array, s: Array, ds: Array, ridge: Array, member: Array) -> Array:
+    """The penalised negative log-likelihood in nats, noise means and variances profiled.
+
+    s, ds: (n,) noises and slopes at the parameters theta. member: (n, E) one-hot.
+    """
     count = jnp.sum(member, 0)
-    mean, var = _noise_law(s, member, count)
-    fit = 0.5 * count[0] * _second_moment(s, member, count)[0]
-    fit += 0.5 * jnp.sum((count * jnp.log(var))[1:])
+    _, var = _noise_law(s, member, count)
+    fit = 0.5 * jnp.sum(count * jnp.log(var)) + 0.5 * jnp.sum(s**2 * member[:, 0])
     return fit - jnp.sum(jnp.log(ds)) + 0.5 * jnp.sum(ridge * theta**2)
-
-
-def _second_moment(s, member, count):
-    return _dot(s**2, member) / count
 
 
 def _noise_law(s, member, count):
     # The base environment fixes the gauge: its noise has mean 0 and variance 1.
     base = jnp.arange(member.shape[1]) == 0
     mean = jnp.where(base, 0, _dot(s, member) / count)
-    var = _second_moment(s - _dot(member, mean), member, count)
+    var = _dot((s - _dot(member, mean)) ** 2, member) / count
     return mean, jnp.where(base, 1, var)
 
 
@@ -267,7 +262,7 @@ def _newton(phi, slope, ridge, member, start):
         return grad, factor, unit, profile
 
     def step(carry):
-        i, theta, s, ds, _ = carry
+        i, theta, s, ds, *_ = carry
         grad, factor, unit, profile = curvature(theta, ds)
         rhs = jnp.concatenate([grad[None], profile]) * unit
         solved = linalg.cho_solve((factor, True), rhs.T).T * unit  # (E, P)
@@ -282,21 +277,19 @@ def _newton(phi, slope, ridge, member, start):
         farthest = jnp.min(jnp.where(d_ds > 0, 0.95 * ds / jnp.maximum(d_ds, 1e-30), 1))
         tried = jnp.minimum(farthest, 1) * jnp.array([1, 0.6, 0.3, 0.1, 0.03, 0], dtype)
 
-        def value(alpha):
-            moved, where = s - alpha * d_s, theta - alpha * move
-            _, var = _noise_law(moved, member, count)
-            fit = 0.5 * count[0] * _second_moment(moved, member, count)[0]
-            fit += 0.5 * jnp.sum((count * jnp.log(var))[1:])
-            return fit - jnp.sum(jnp.log(ds - alpha * d_ds)) + 0.5 * jnp.sum(ridge * where**2)
+        def value(a):
+            return objective(theta - a * move, s - a * d_s, ds - a * d_ds, ridge, member)
 
         alpha = tried[jnp.nanargmin(jax.vmap(value)(tried))]
-        # The expected decrease in nats; below .05 the next step would not be seen.
+        # The decrease expected, in nats; after one below .05 nothing more is to be seen.
         left = jnp.where(alpha > 0, _dot(grad, move), 0)
-        return i + 1, theta - alpha * move, s - alpha * d_s, ds - alpha * d_ds, left
+        moved = theta - alpha * move, s - alpha * d_s, ds - alpha * d_ds
+        return i + 1, *moved, left, factor, unit
 
     s, ds = _dot(phi, start), _dot(slope, start[-num_slope:])
-    carry = (0, start, s, ds, jnp.array(jnp.inf, dtype))
-    _, theta, s, ds, _ = jax.lax.while_loop(
+    square = jnp.eye(num_params, dtype=dtype)
+    carry = (0, start, s, ds, jnp.array(jnp.inf, dtype), square, jnp.diagonal(square))
+    _, theta, s, ds, _, factor, unit = jax.lax.while_loop(
         lambda c: (c[0] < _MAX_NEWTON) & (c[4] > 0.05), step, carry
     )
 
@@ -307,7 +300,7 @@ def _newton(phi, slope, ridge, member, start):
     # Leaving a row out moves theta by H^-1 g_i, and its own loss by g_i' H^-1 g_i.
     g = phi * (residual / q)[:, None]
     g = g.at[:, -num_slope:].add(-slope / ds[:, None])
-    _, factor, unit, _ = curvature(theta, ds)
+    # The Hessian is that of the last step, which was too small to change it.
     half = linalg.solve_triangular(factor, jnp.diag(unit), lower=True)  # H^-1 = half' half
     correction = jnp.sum(_dot(g, half.T) ** 2, 1)
     return theta, loss + jnp.minimum(correction, 2), noise_mean, noise_var

@@ -159,21 +159,17 @@ def shared_mechanism(
                 fits = apply(fit, code)
                 used = at < wanted.shape[0]
                 place = jnp.where(used, table.size + jnp.arange(batch), table.code.shape[0])
+
+                def put(old, new):
+                    return old.at[place].set(jnp.nan_to_num(new), mode="drop")
+
                 # A fit that failed is a set of parents that nobody will choose.
-                good = jnp.isfinite(fits.score)
+                score = jnp.where(jnp.isfinite(fits.score), fits.score, jnp.inf)
                 new = Table(
-                    table.code.at[place].set(code, mode="drop"),
-                    table.score.at[place].set(
-                        jnp.where(good, fits.score, jnp.inf), mode="drop"
-                    ),
-                    table.loss.at[place].set(
-                        jnp.where(good[:, None], fits.loss, 0), mode="drop"
-                    ),
-                    jax.tree.map(
-                        lambda old, new: old.at[place].set(jnp.nan_to_num(new), mode="drop"),
-                        table.law,
-                        fits.law,
-                    ),
+                    put(table.code, code),
+                    table.score.at[place].set(score, mode="drop"),
+                    put(table.loss, fits.loss),
+                    jax.tree.map(put, table.law, fits.law),
                     jnp.minimum(table.size + jnp.sum(used), table.code.shape[0]),
                 )
                 return new, missing.at[at].set(False, mode="drop")
@@ -212,7 +208,7 @@ def shared_mechanism(
         return state, info
 
     def finish(key, state, data):
-        n, d = data.x.shape
+        d = data.x.shape[1]
         columns = monotone.see(state.basis, data.x)
 
         def search(table, score):
@@ -415,7 +411,7 @@ def _counterfactual(
 
 
 def _diagnose(state, law, residual, env, num_envs):
-    graph = state.graph.astype(bool)
+    graph, d, m = state.graph.astype(bool), len(state.graph), len(state.table.code)
     z = jnp.where(graph, state.edge_z, jnp.inf)
     member = jax.nn.one_hot(env, num_envs, dtype=residual.dtype)
     skewness = jnp.einsum("ne,nd->ed", member, residual**3) / jnp.sum(member, 0)[:, None]
@@ -427,5 +423,6 @@ def _diagnose(state, law, residual, env, num_envs):
         "noise_skewness": jnp.max(jnp.abs(skewness)),
         "undecided_edges": jnp.sum(z <= _DECIDED),
         "num_fits": state.table.size,
-        "table_full": state.table.size == state.table.code.shape[0],
+        # Then the search has seen fewer sets than it asked for.
+        "table_full": (state.table.size == m) & (m < d * 2 ** (d - 1)),
     }

@@ -273,7 +273,7 @@ class Runner:
             record["trace"] = thin({k: v[i] for k, v in fit.trace.items()})
             own = jax.tree.map(lambda a: a[i], readouts)  # noqa: B023
             record["diag"] = numbers(own.diag or {})
-            if (world, number) == (0, 0):
+            if (world, number) == (0, 0) and not diverged[i]:
                 truth = jax.tree.map(lambda a: a[i], test.truth)  # noqa: B023
                 record["pictures"] = pictures(own, truth)
             found[cell] = record

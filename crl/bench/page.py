@@ -1,0 +1,280 @@
+"""The HTML of the report. Everything that a results folder says is escaped."""
+
+import json
+import time
+from collections import Counter
+from html import escape
+
+import numpy as np
+
+from crl.bench.drawings import Figures
+from crl.bench.frame import PAGE
+from crl.bench.rows import (
+    Entry,
+    Row,
+    Summary,
+    difference,
+    less_is_better,
+    metrics_of,
+    number,
+    summarize,
+)
+
+
+def render(plans, entries, rows, problems, other) -> str:
+    """The page. Failures come first; then each suite with its tasks; then what made it."""
+    title = ", ".join(str(plan["suite"]) for plan in plans) or "no plan"
+    body = [
+        f"<header><h1>{escape(title)}</h1>{_made_on(entries)}</header>",
+        _tiles(entries, rows),
+        _failures(entries, problems),
+    ]
+    for plan in plans:
+        body.append(_suite(plan, [e for e in entries if e.suite == plan["suite"]], rows))
+    body.append(_provenance(entries, other))
+    return PAGE.replace("{title}", escape(title)).replace("{body}", "\n".join(body))
+
+
+def _made_on(entries: list[Entry]) -> str:
+    made = [e.record["made_by"] for e in entries if e.record and "made_by" in e.record]
+    if not made:
+        return ""
+    dates = sorted(str(m.get("date", "")) for m in made)
+    devices = sorted({f"{m.get('num_devices')} × {m.get('device')}" for m in made})
+    span = dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
+    where = sorted({str(m.get("machine", "")) for m in made})
+    return f"<p>{escape(span)} · {escape(', '.join(devices))} · {escape('; '.join(where))}</p>"
+
+
+def _tiles(entries: list[Entry], rows: list[Row]) -> str:
+    states = Counter(e.record["status"] if e.record else "missing" for e in entries)
+    states["undefined"] = sum(r.status == "undefined" for r in rows)
+    names = {
+        "ok": "cells ok",
+        "failed": "failed",
+        "diverged": "diverged",
+        "undefined": "undefined values",
+        "missing": "not run yet",
+    }
+    tiles = "".join(
+        f'<div class="tile {state if states[state] else "none"}">'
+        f"<b>{states[state]}</b>{name}</div>"
+        for state, name in names.items()
+    )
+    return f'<div class="tiles">{tiles}</div>'
+
+
+def _failures(entries: list[Entry], problems: list[str]) -> str:
+    """Each cause once, with the cells that it hit and the traceback."""
+    causes: dict[tuple, list[Entry]] = {}
+    for e in entries:
+        if e.record and e.record["status"] != "ok":
+            sentence = str(e.record.get("error", "")) or "a non-finite state or loss"
+            causes.setdefault((e.task, e.estimator, e.record["status"], sentence), []).append(
+                e
+            )
+    parts = []
+    for (task, estimator, status, sentence), hit in sorted(causes.items()):
+        trace = str(hit[0].record.get("traceback", ""))
+        worlds = sorted({e.world for e in hit})
+        seeds = ", ".join(map(str, worlds[:12])) + ", …" * (len(worlds) > 12)
+        more = f"<details><summary>traceback</summary><pre>{escape(trace)}</pre></details>"
+        parts.append(
+            f'<div class="failure"><span class="badge">{escape(status)}</span> '
+            f"<b>{escape(task)} · {escape(estimator)}</b> <span class=muted>{len(hit)} cells, "
+            f"worlds {seeds}</span><p>{escape(sentence)}</p>{more if trace else ''}</div>"
+        )
+    for problem in problems:
+        parts.append(f'<div class="failure"><b>ignored file</b><p>{escape(problem)}</p></div>')
+    if not parts:
+        return ""
+    return f"<section><h2>What went wrong</h2>{''.join(parts)}</section>"
+
+
+def _suite(plan: dict, entries: list[Entry], rows: list[Row]) -> str:
+    name = plan["suite"]
+    estimators = list(dict.fromkeys(e.estimator for e in entries))
+    rows = [r for r in rows if r.suite == name]
+    draw = Figures(estimators)
+    tasks = "".join(
+        _task(
+            task,
+            plan["tasks"].get(task, {}),
+            [e for e in entries if e.task == task],
+            [r for r in rows if r.task == task],
+            draw,
+        )
+        for task in dict.fromkeys(e.task for e in entries)
+    )
+    sweeps = "".join(draw.sweeps(plan["tasks"], rows))
+    if sweeps:
+        sweeps = f'<h3>Against the settings</h3><div class="figures">{sweeps}</div>'
+        sweeps = f"<article>{sweeps}</article>"
+    missing = f"<p class=muted>{escape(draw.missing)}</p>" if draw.missing else ""
+    overview = _overview(entries, rows)
+    return f"<section><h2>{escape(str(name))}</h2>{missing}{overview}{tasks}{sweeps}</section>"
+
+
+def _overview(entries: list[Entry], rows: list[Row]) -> str:
+    """One line a task and estimator: its first metric, its cells, its time."""
+    lines = []
+    for task, estimator in dict.fromkeys((e.task, e.estimator) for e in entries):
+        own = [e for e in entries if (e.task, e.estimator) == (task, estimator)]
+        have = [r for r in rows if (r.task, r.estimator) == (task, estimator) and r.metric]
+        ok = sum(bool(e.record) and e.record["status"] == "ok" for e in own)
+        metric = next(iter(dict.fromkeys(r.metric for r in have)), "")
+        summary = summarize([r for r in have if r.metric == metric])[0]
+        seconds = [_seconds(e.record) for e in own if e.record and e.fit is not None]
+        run, compiling = np.nanmedian(np.array(seconds or [(np.nan, np.nan)]), 0)
+        lines.append(
+            f"<tr><td>{escape(task)}</td><td>{escape(estimator)}</td><td>{escape(metric)}</td>"
+            f"{_summary_cell(summary)}{_cell(ok, f'{ok}/{len(own)}')}"
+            f"{_cell(run, f'{run:.2g}')}{_cell(compiling, f'{compiling:.2g}')}</tr>"
+        )
+    heads = (
+        "task",
+        "estimator",
+        "first metric",
+        "median [quartiles]",
+        "ok",
+        "s / cell",
+        "s compile",
+    )
+    return f"<article><h3>Overview</h3>{_table(heads, lines)}</article>"
+
+
+def _seconds(record: dict) -> tuple[float, float]:
+    """(per cell, compiling its batch); a peer's own time if it is one."""
+    seconds = record.get("seconds", {})
+    run = number(seconds.get("run")) / max(1.0, number(seconds.get("cells")))
+    return number(record.get("peer_seconds", run)), number(seconds.get("compile"))
+
+
+def _task(name: str, config: dict, entries: list[Entry], rows: list[Row], draw) -> str:
+    note = str(config.get("note", ""))
+    badge = '<span class="badge control">negative control</span>' * ("control" in note.lower())
+    sizes = f"{config.get('num_train')} rows to fit, {config.get('num_test')} held out"
+    seeds = f"{config.get('worlds')} worlds × {config.get('fits')} fits"
+    peers = {e.estimator for e in entries if e.record and e.record.get("peer")}
+    return (
+        f"<article><h3>{escape(name)} {badge}</h3><p>{escape(note)}</p>"
+        f"<p class=muted>{escape(sizes)} · {escape(seeds)}</p>"
+        f"{_metrics_table(entries, rows, peers)}"
+        f'<div class="figures">{"".join(draw.task(entries, rows, peers))}</div></article>'
+    )
+
+
+def _metrics_table(entries: list[Entry], rows: list[Row], peers: set[str]) -> str:
+    metrics = metrics_of(rows)
+    estimators = list(dict.fromkeys(e.estimator for e in entries))
+    table = {
+        (e, m): summarize(
+            [
+                r
+                for r in rows
+                if (r.estimator, r.metric) == (e, m[0]) and (r.fit is None) == m[1]
+            ]
+        )
+        for e in estimators
+        for m in metrics
+    }
+    best_peer = {m: _best([e for e in estimators if e in peers], table, m) for m in metrics}
+    best = {m: _best(estimators, table, m) for m in metrics}
+    lines = []
+    for e in estimators:
+        cells = [f"<td>{escape(e)}{' <span class=tag>peer</span>' * (e in peers)}</td>"]
+        for m in metrics:
+            summary, worlds = table[e, m]
+            peer, delta = best_peer[m], None
+            if peer is not None and peer != e:
+                delta = difference(worlds, table[peer, m][1])
+            cells.append(_summary_cell(summary, best=e == best[m], delta=delta))
+        lines.append(f"<tr>{''.join(cells)}</tr>")
+    heads = ["estimator"]
+    for metric, over_fits in metrics:
+        arrow = "↓" if less_is_better(metric) else "↑"
+        heads.append(f"{metric} {arrow}" + " (across fits)" * over_fits)
+    note = (
+        ""
+        if not any(best_peer.values())
+        else (
+            "<p class=muted>Δ: paired difference to the best peer on the same worlds, median "
+            "[quartiles].</p>"
+        )
+    )
+    return _table(heads, lines) + note if metrics else ""
+
+
+def _best(estimators: list[str], table: dict, metric: tuple) -> str | None:
+    medians = {e: table[e, metric][0].median for e in estimators}
+    medians = {e: v for e, v in medians.items() if np.isfinite(v)}
+    if not medians:
+        return None
+    return (min if less_is_better(metric[0]) else max)(medians, key=medians.get)
+
+
+def _summary_cell(s: Summary, best: bool = False, delta: Summary | None = None) -> str:
+    if not s.defined:
+        return _cell(np.nan, "undefined" if s.total else "–")
+    text = f"{'<b>' * best}{_short(s.median)}{'</b>' * best}"
+    text += f" <span class=muted>[{_short(s.low)}, {_short(s.high)}]</span>"
+    if s.defined < s.total:
+        text += f' <span class="lost">{s.defined} of {s.total} worlds</span>'
+    if delta is not None and delta.defined:
+        low, high = _short(delta.low, "+"), _short(delta.high, "+")
+        text += f'<div class="delta">Δ {_short(delta.median, "+")} [{low}, {high}]</div>'
+    return _cell(s.median, text)
+
+
+def _cell(value: float, html: str) -> str:
+    sort = value if np.isfinite(value) else ""
+    return f'<td class="number" data-v="{sort}">{html}</td>'
+
+
+def _short(x: float, sign: str = "") -> str:
+    if not np.isfinite(x):
+        return "–"
+    size = abs(x)
+    digits = ".3f" if 0.001 <= size < 100 or x == 0 else ".0f" if 100 <= size < 1e5 else ".1e"
+    return f"{x:{sign}{digits}}".replace("-", "−")
+
+
+def _table(heads, lines: list[str]) -> str:
+    head = "".join(f"<th>{escape(h)}</th>" for h in heads)
+    body = "".join(lines)
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<div class="wide">{table}</div>'
+
+
+def _provenance(entries: list[Entry], other: int) -> str:
+    """Which versions, commits and devices made how many cells, and the configs."""
+    made: Counter = Counter()
+    for e in entries:
+        if e.record and isinstance(e.record.get("made_by"), dict):
+            m = {k: v for k, v in e.record["made_by"].items() if k != "date"}
+            made[json.dumps(m, sort_keys=True)] += 1
+    lines = []
+    for text, count in made.most_common():
+        m = json.loads(text)
+        versions = ", ".join(f"{k} {v}" for k, v in (m.get("versions") or {}).items())
+        commit = str(m.get("commit") or "not in a repository")[:12]
+        commit += " (edited since)" * bool(m.get("dirty"))
+        device = f"{m.get('num_devices')} × {m.get('device')} ({m.get('platform')})"
+        cells = (device, str(m.get("machine", "")), commit, versions)
+        cells = "".join(f"<td>{escape(c)}</td>" for c in cells)
+        lines.append(f"<tr>{_cell(count, str(count))}{cells}</tr>")
+    note = (
+        ""
+        if not other
+        else (
+            f"<p class=muted>{other} further cells in the folder belong to other versions of "
+            "the code or of the suite and are not shown.</p>"
+        )
+    )
+    date = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+    heads = ("cells", "device", "machine", "commit", "versions")
+    return (
+        f"<section><h2>What made it</h2>{_table(heads, lines)}{note}"
+        f"<p class=muted>Report written {date}. Long form: results.csv, results.parquet.</p>"
+        "</section>"
+    )

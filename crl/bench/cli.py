@@ -55,7 +55,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--devices", type=_positive, help="how many to use (default: all)")
     run.add_argument("--backend", choices=["shard_map", "pmap", "vmap"], default="shard_map")
-    run.add_argument("--shard", type=_shard, metavar="I/N", help="only part I of N, from 0")
+    run.add_argument(
+        "--shard", type=_shard, default=(0, 1), metavar="I/N", help="only part I of N"
+    )
+    run.add_argument(
+        "--distributed",
+        action="store_true",
+        help="as one of the processes of a cluster that jax.distributed detects",
+    )
     run.add_argument("--dask", metavar="ADDRESS", help="send batches to this dask scheduler")
     run.add_argument("--dry-run", action="store_true", help="plan and check, compute nothing")
     run.add_argument("--retry-failed", action="store_true", help="and diverged cells")
@@ -127,8 +134,10 @@ def _run(args: argparse.Namespace, argv: list[str]) -> int:
     from crl.bench import runner, suite
     from crl.bench.store import Store, StoreError
 
+    if args.distributed:
+        jax.distributed.initialize()
     logging.basicConfig(format="%(message)s")
-    logging.getLogger("crl").setLevel(logging.INFO)
+    logging.getLogger("crl.bench").setLevel(logging.INFO)
     suite.add_to_path(os.getcwd())
     workdir = Path(args.workdir or Path("results") / Path(args.suite).stem)
     devices = jax.local_devices()
@@ -150,7 +159,8 @@ def _run(args: argparse.Namespace, argv: list[str]) -> int:
         _print_plan(job, workdir)
         if args.dry_run:
             return _print_dry_run(job)
-        job.store.write_plan(job.plan())
+        if jax.process_index() == 0:
+            job.store.write_plan(job.plan())
         if args.dask:
             summary = runner.run_on_dask(job, args.dask)
         else:
@@ -158,8 +168,12 @@ def _run(args: argparse.Namespace, argv: list[str]) -> int:
     except runner.Interrupted as signal:
         _complain(f"stopped by {signal}; finished cells are safe. Resume with:\n{again}")
         return EXIT_RESUMABLE
+    except SystemExit as stop:  # a fit that has saved a checkpoint first
+        _complain(f"stopped; fits in progress are saved. Resume with:\n{again}")
+        return stop.code
     except (StoreError, ModuleNotFoundError) as error:
-        return _complain(f"{error.strerror or error}. Resume with:\n{again}")
+        sentence = getattr(error, "strerror", None) or error
+        return _complain(f"{sentence}. Resume with:\n{again}")
     for task, estimator, cause in summary.failures:
         _complain(f"failed: {task} · {estimator}: {cause.strip()}")
     return _print_outcome(job, workdir, again)
@@ -220,10 +234,8 @@ def _print_table(header: list[str], rows: list) -> None:
 def _report(args: argparse.Namespace, argv: list[str]) -> int:
     from crl.bench.report import write_report
 
-    if not (Path(args.workdir) / "cells").is_dir():
-        return _complain(
-            f"no results in {args.workdir}: crl run SUITE --workdir {args.workdir}"
-        )
+    if not (Path(args.workdir) / "plans").is_dir():
+        return _complain(f"no results in {args.workdir}: start with crl run SUITE")
     for line in write_report(Path(args.workdir)):
         print(line)
     return 0

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import jax
 
+import crl
 from crl.bench.records import provenance
 
 NUM_DEVICES = 8
@@ -56,11 +57,17 @@ def examine() -> int:
 def self_test() -> str:
     """Seeds over forced host devices with every backend; "" or what went wrong."""
     flags = f"--xla_force_host_platform_device_count={NUM_DEVICES}"
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
+    path = os.pathsep.join([str(Path(crl.__file__).parent.parent), *sys.path])
+    own = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "PYTHONPATH": path}
     try:
         done = subprocess.run(
             [sys.executable, "-c", SELF_TEST],
-            **{"env": environment, "capture_output": True, "text": True, "timeout": TIMEOUT},
+            **{
+                "env": {**os.environ, **own},
+                "capture_output": True,
+                "text": True,
+                "timeout": TIMEOUT,
+            },
         )
     except subprocess.TimeoutExpired:
         return f"no answer in {TIMEOUT} s"

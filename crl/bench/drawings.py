@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from crl.bench.rows import Entry, Row, metrics_of, number, summarize
+from crl.bench.rows import Entry, Row, mapping, metrics_of, number, summarize
 
 
 class Figures:
@@ -64,16 +64,17 @@ class Figures:
             if matrices:
                 found.append(_figure(self.draw.heat(matrices), caption))
         traces: dict[str, list] = {}
-        name = ""
         for e in entries:
-            trace = (e.record or {}).get("trace") or {}
-            names = [k for k in trace if k != "step"]
-            if len(trace.get("step", [])) > 1 and names:
-                name = "loss" if "loss" in names else names[0]
-                line = [number(v) for v in trace[name]]
-                traces.setdefault(e.estimator, []).append((trace["step"], line))
+            trace = mapping((e.record or {}).get("trace"))
+            trace = {k: list(map(number, v)) for k, v in trace.items() if isinstance(v, list)}
+            steps = trace.pop("step", [])
+            name = "loss" if "loss" in trace else next(iter(trace), "")
+            if len(steps) > 1 and len(trace.get(name, [])) == len(steps):
+                traces.setdefault(e.estimator, []).append((steps, trace[name]))
         if traces:
-            caption = f"Training: {name} of each fit."
+            caption = (
+                "Training: loss of each fit (of the first scalar where there is no loss)."
+            )
             found.append(_figure(self.draw.curves(traces, self.colors), caption))
         return found
 
@@ -139,11 +140,10 @@ def _leaves(value: Any, path: str = ""):
 
 def _matrix(entry: Entry, kind: str, name: str) -> np.ndarray | None:
     """A picture of a cell, if it holds one that can be drawn."""
-    pictures = entry.record.get("pictures")
-    matrices = pictures.get(kind) if isinstance(pictures, dict) else None
+    matrices = mapping(mapping(entry.record.get("pictures")).get(kind))
     try:
-        matrix = np.array(matrices[name], float)
-    except (TypeError, KeyError, ValueError):
+        matrix = np.array(matrices.get(name), float)
+    except (TypeError, ValueError):
         return None
     return matrix if matrix.ndim == 2 and matrix.size and np.isfinite(matrix).all() else None
 

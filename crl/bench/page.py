@@ -15,6 +15,7 @@ from crl.bench.rows import (
     Summary,
     difference,
     less_is_better,
+    mapping,
     metrics_of,
     number,
     summarize,
@@ -36,7 +37,7 @@ def render(plans, entries, rows, problems, other) -> str:
 
 
 def _made_on(entries: list[Entry]) -> str:
-    made = [e.record["made_by"] for e in entries if e.record and "made_by" in e.record]
+    made = [mapping(e.record.get("made_by")) for e in entries if e.record]
     if not made:
         return ""
     dates = sorted(str(m.get("date", "")) for m in made)
@@ -145,7 +146,7 @@ def _overview(entries: list[Entry], rows: list[Row]) -> str:
 
 def _seconds(record: dict) -> tuple[float, float]:
     """(per cell, compiling its batch); a peer's own time if it is one."""
-    seconds = record.get("seconds", {})
+    seconds = mapping(record.get("seconds"))
     run = number(seconds.get("run")) / max(1.0, number(seconds.get("cells")))
     return number(record.get("peer_seconds", run)), number(seconds.get("compile"))
 
@@ -250,13 +251,13 @@ def _provenance(entries: list[Entry], other: int) -> str:
     """Which versions, commits and devices made how many cells, and the configs."""
     made: Counter = Counter()
     for e in entries:
-        if e.record and isinstance(e.record.get("made_by"), dict):
-            m = {k: v for k, v in e.record["made_by"].items() if k != "date"}
+        if e.record:
+            m = {k: v for k, v in mapping(e.record.get("made_by")).items() if k != "date"}
             made[json.dumps(m, sort_keys=True)] += 1
     lines = []
     for text, count in made.most_common():
         m = json.loads(text)
-        versions = ", ".join(f"{k} {v}" for k, v in (m.get("versions") or {}).items())
+        versions = ", ".join(f"{k} {v}" for k, v in mapping(m.get("versions")).items())
         commit = str(m.get("commit") or "not in a repository")[:12]
         commit += " (edited since)" * bool(m.get("dirty"))
         device = f"{m.get('num_devices')} × {m.get('device')} ({m.get('platform')})"

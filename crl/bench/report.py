@@ -24,7 +24,7 @@ def write_report(folder: Path) -> list[str]:
     plans, problems = store.plans()
     content = store.content()
     entries = [
-        Entry(plan["suite"], *(str(x) for x in cell[:2]), *cell[2:], content.records.get(key))
+        Entry(plan["suite"], *cell, content.records.get(key))
         for plan in plans
         for key, cell in plan["cells"].items()
     ]

@@ -60,6 +60,11 @@ def long_form(entry: Entry) -> list[Row]:
     return found
 
 
+def mapping(value: Any) -> dict:
+    """A part of a record, or {} where a stranger has put something else."""
+    return value if isinstance(value, dict) else {}
+
+
 def number(value: Any) -> float:
     """A finite number of a record, or NaN."""
     is_number = isinstance(value, int | float) and np.isfinite(value)

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import json
 import logging
+import shutil
 import signal
 import sys
 import threading
@@ -22,6 +23,7 @@ import jax
 import jax.monitoring
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 
 from crl.bench.records import (
     failure,
@@ -45,6 +47,9 @@ log = logging.getLogger("crl.bench")
 # Lanes a batch and device. A CPU works them off one by one, so few, that a kill loses
 # little; an accelerator needs many to be busy.
 LANES = {"cpu": 8, "other": 64}
+# Steps from which on a fit is checkpointed between chunks. A shorter one is cheaper to
+# repeat after a kill than to save.
+CHECKPOINT_AFTER = 10_000
 
 
 class Batch(NamedTuple):
@@ -128,19 +133,23 @@ class Runner:
 
     def pending(self, batch: Batch) -> list[Cell]:
         """The cells of a batch that have no result yet; failures count as results."""
-        task, missing = self.suite.tasks[batch.task], []
-        for world in batch.worlds:
-            fits = [*range(task.fits), *([None] if task.stability else [])]
-            for cell in [Cell(batch.task, batch.estimator, world, fit) for fit in fits]:
-                record = self.store.read(self.key(cell))
-                if record is None or (self.retry_failed and not is_done(record)):
-                    missing.append(cell)
-        return missing
+        task = self.suite.tasks[batch.task]
+        fits = [*range(task.fits), *([None] if task.stability else [])]
+        each = [
+            Cell(batch.task, batch.estimator, w, fit) for w in batch.worlds for fit in fits
+        ]
+        records = [self.store.read(self.key(cell)) for cell in each]
+        missing = [r is None or (self.retry_failed and not is_done(r)) for r in records]
+        return [cell for cell, todo in zip(each, _agreed(missing)) if todo]
 
+    @contextlib.contextmanager
     def lease(self, batch: Batch, wait: bool):
         """Keeps other runs in the same folder off the batch; see ``Store.lease``."""
         first = Cell(batch.task, batch.estimator, batch.worlds[0], 0)
-        return self.store.lease(self.key(first), wait)
+        leads = jax.process_index() == 0  # and holds it for all processes of this job
+        taken = self.store.lease(self.key(first), wait) if leads else contextlib.nullcontext()
+        with taken as ours:
+            yield _agreed([bool(ours)])[0]
 
     def compute(self, batch: Batch) -> list[dict]:
         """Compute and publish what a batch misses; a failure becomes the cells' record."""
@@ -180,7 +189,9 @@ class Runner:
                 "num_test": task.num_test,
             }
             whole = {"suite": self.suite.name, **cell._asdict(), **record, **shared}
-            self.store.publish(self.key(cell), whole | {"config": config})
+            if jax.process_index() == 0:  # the others have the same numbers
+                self.store.publish(self.key(cell), whole | {"config": config})
+        shutil.rmtree(self.store.root / "fits" / self.key(todo[0]), ignore_errors=True)
         return [{**cell._asdict(), **found[cell]} for cell in todo]
 
     def _build(self, task: str, estimator: str) -> Any:
@@ -252,8 +263,15 @@ class Runner:
         rows = np.array([worlds.index(world) for world, _ in full])
         train, test = jax.tree.map(lambda a: a[rows], (train, test))
         keys = _fit_keys(stable_hash(config.dgp), jnp.asarray(full, jnp.int32))
+        folder = self.store.root / "fits" / self.key(todo[0])
         fit = fit_replicas(
-            estimator, keys, train.data, backend=self.backend, devices=self.devices
+            estimator,
+            keys,
+            train.data,
+            backend=self.backend,
+            devices=self.devices,
+            checkpoint=folder if estimator.num_steps > CHECKPOINT_AFTER else None,
+            label=f"{batch.task} · {batch.estimator}",
         )
         # One device: batched SVDs inside metrics may hang on forced host devices.
         judge = map_replicas(
@@ -337,16 +355,15 @@ class Runner:
 
 
 def run(
-    runner: Runner, *, shard: tuple[int, int] | None = None, progress: bool | None = None
+    runner: Runner, *, shard: tuple[int, int] = (0, 1), progress: bool | None = None
 ) -> Summary:
     """Compute what is missing of a suite. Any number of runs may share a results folder.
 
-    shard: (i, n): only every n-th batch, from the i-th; default: this process among those
-    of jax.distributed. progress: a bar instead of log lines; default: on a terminal.
-    Raises Interrupted after SIGINT or SIGTERM; finished cells are safe then.
+    shard: (i, n): only every n-th batch, from the i-th. progress: a bar instead of log
+    lines; default: on a terminal. Under jax.distributed the lanes of each batch go over all
+    processes. Raises Interrupted after SIGINT or SIGTERM; finished cells are safe then.
     """
-    index, num = shard or (jax.process_index(), jax.process_count())
-    batches = runner.batches()[index::num]
+    batches = runner.batches()[shard[0] :: shard[1]]
     results: list[dict] = []
     with _stop_on_signals(), _Progress(batches, runner, progress) as bar:
         # Errors that a dry run finds come in the first minute and not after an hour.
@@ -439,6 +456,13 @@ def _judge(estimator: Estimator, score: Callable) -> Callable:
 @functools.lru_cache(maxsize=128)
 def _jitted(fn: Callable) -> Callable:
     return jax.jit(fn)
+
+
+def _agreed(flags: list[bool]) -> list[bool]:
+    """What process 0 sees, on every process: all must compute the same together."""
+    if jax.process_count() == 1:
+        return flags
+    return np.asarray(multihost_utils.broadcast_one_to_all(np.array(flags))).tolist()
 
 
 def _padded(items: Sequence, num: int) -> list:

@@ -3,6 +3,7 @@
     WORKDIR/cells/<k[:2]>/<k>.json   a cell, published atomically: whole or not there
     WORKDIR/plans/<name>.json        the suites run here, with the keys of their cells
     WORKDIR/leases/<name>            held (flock) by the run that computes a batch
+    WORKDIR/fits/<k>                 checkpoints of long fits in progress
 
 A killed run leaves temporary files, which nobody reads; the kernel drops its leases. On a
 disk without flock two runs compute a batch twice and the first to publish wins.
@@ -114,7 +115,7 @@ class Store:
             if file.name.startswith(".tmp-"):
                 continue
             plan, problem = _read(file, None)
-            if plan is None or not {"suite", "tasks", "cells"} <= set(plan):
+            if plan is None or not _is_plan(plan):
                 problems.append(f"{file}: {problem or 'not a plan'}")
             else:
                 plans.append(plan)
@@ -207,6 +208,23 @@ def _read(path: pathlib.Path, key: str | None) -> tuple[dict | None, str]:
                 f"not the cell that its name says (wrong: {', '.join(wrong or ['key'])})",
             )
     return record, ""
+
+
+def _is_plan(plan: dict) -> bool:
+    """Whether a record has the shape that ``write_plan`` gives it."""
+
+    def is_cell(c):
+        return (
+            isinstance(c, list) and [type(v) for v in c[:3]] == [str, str, int] and len(c) == 4
+        )
+
+    tasks, cells = plan.get("tasks"), plan.get("cells")
+    return (
+        isinstance(plan.get("suite"), str)
+        and all(isinstance(d, dict) for d in (tasks, cells))
+        and all(isinstance(t, dict) for t in tasks.values())
+        and all(is_cell(c) for c in cells.values())
+    )
 
 
 def _hashed(name: str) -> str:

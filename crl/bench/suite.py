@@ -84,9 +84,8 @@ def load(path: str, extra: tuple[str, ...] = (), worlds: int | None = None) -> S
     file = pathlib.Path(path)
     if not file.is_file():
         known = [str(f) for f in sorted(file.parent.glob("*.py"))]
-        raise SuiteError(
-            nearest(str(path), known, "suite file") if known else f"no file {path}"
-        )
+        close = f"; {nearest(str(path), known, 'suite')}" if known else ""
+        raise SuiteError(f"there is no file {path}{close}")
     is_data = file.suffix == ".json"
     if is_data:
         try:
@@ -124,10 +123,7 @@ def parse(raw: dict) -> Suite:
         if isinstance(own, list):
             unknown = next((e for e in own if e not in shared), None)
             if unknown is not None:
-                hint = (
-                    nearest(unknown, shared, "estimator") if shared else "the suite has none"
-                )
-                raise SuiteError(f"in task {name!r}: {hint}")
+                raise SuiteError(f"in task {name!r}: {nearest(unknown, shared, 'estimator')}")
             own = {e: shared[e] for e in own}
         task = TaskConfig(**{"stability": {}, **fields, "estimators": own})
         for field in ("num_train", "num_test", "worlds", "fits"):

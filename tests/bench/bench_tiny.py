@@ -32,7 +32,7 @@ class State(NamedTuple):
 def oja(num_latents=3, lr=0.3, num_steps=20, explode_below=0.0):
     """Subspace iteration by orthogonalised gradient steps; may be made to diverge.
 
-    explode_below: a fit whose first component starts under it turns to NaN at once.
+    explode_below: a fit whose first entry starts under it turns to NaN at once.
     """
     if num_latents < 1:
         raise ValueError(f"expected num_latents >= 1, got {num_latents}")
@@ -45,7 +45,8 @@ def oja(num_latents=3, lr=0.3, num_steps=20, explode_below=0.0):
         cov = data.x.T @ data.x / len(data.x)
         q = jnp.linalg.qr((w + lr * w @ cov).T)[0].T
         loss = -jnp.trace(q @ cov @ q.T)
-        bad = jnp.abs(w[0, 0]) < explode_below
+        started = jnp.abs(jnp.sum(w[0] ** 2) - 1) < 1e-3  # orthonormal from then on
+        bad = (jnp.abs(w[0, 0]) < explode_below) & ~started
         return State(jnp.where(bad, jnp.nan, q)), {"loss": loss}
 
     def readout(state, data):

@@ -1,0 +1,186 @@
+import json
+import os
+import pathlib
+import subprocess
+import sys
+from importlib.metadata import EntryPoint
+
+import jax
+import pytest
+
+from crl.bench import cli
+from crl.bench.store import Store
+
+HERE = pathlib.Path(__file__).parent
+PATH = os.pathsep.join([str(HERE), str(HERE.parent.parent)])
+SUITE = str(HERE / "tiny_suite.py")
+
+
+@pytest.fixture(autouse=True)
+def in_tmp_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+
+def python(code):
+    environment = {**os.environ, "PYTHONPATH": PATH}
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+
+def test_help_answers_at_once_and_without_jax():
+    code = (
+        "import sys; from crl.bench import cli\n"
+        "try: cli.main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "assert not {'jax', 'numpy', 'matplotlib'} & set(sys.modules), 'heavy import'"
+    )
+    begin = os.times().children_user
+    done = python(code)
+    assert done.returncode == 0, done.stderr
+    # CPU seconds, which other processes on the machine do not inflate; measured: 0.05.
+    assert os.times().children_user - begin < 0.3
+
+
+@pytest.mark.parametrize(
+    "args, sentence",
+    [
+        (["rn"], "unknown command 'rn': did you mean 'run'?"),
+        (["xyz"], "unknown command 'xyz': known: list, run, report"),
+        (["run", "nowhere.py"], "there is no file nowhere.py"),
+        (["run", SUITE, "--estimator", "bench_tiny:ojja"], "did you mean 'oja'?"),
+        (["run", SUITE, "--devices", "9"], "expected 9 devices, found"),
+        (["report", "nowhere"], "no results in nowhere: start with crl run SUITE"),
+        (["verify", "nothing"], "unknown claim 'nothing'"),
+        (["verify", "no_module:claim"], "no module 'no_module'"),
+        (["new-estimator", "My ICA"], "expected a lowercase Python name, got 'My ICA'"),
+    ],
+)
+def test_mistake_is_said_in_one_sentence(args, sentence, capsys):
+    assert cli.main(args) != 0
+    assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", [["--seeds", "0"], ["--shard", "3/3"], ["--shard", "1"]])
+def test_bad_number_is_refused_by_the_parser(option, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["run", SUITE, *option])
+    assert "expected" in capsys.readouterr().err
+
+
+def test_run_prints_its_plan_resumes_and_counts_failures(tiny_results, capsys):
+    first = sorted((tiny_results / "cells").glob("*/*.json"))[0]
+    status = json.loads(first.read_text())["status"]
+    first.unlink()
+    assert cli.main(["run", SUITE, "--workdir", str(tiny_results)]) == 1  # cells have failed
+    out = capsys.readouterr().out
+    head, *_, total = out[: out.index("results in")].splitlines()
+    assert head.split() == ["task", "estimator", "cells", "done", "failed", "to", "run"]
+    done = sum(r["status"] == "ok" for r in Store(tiny_results).content().records.values())
+    assert total.split() == [
+        *("all", "45", str(done - (status == "ok"))),
+        *(str(45 - done - (status != "ok")), "1"),
+    ]
+    assert "0 missing; try again with: crl run" in out and "--retry-failed" in out
+
+
+def test_dry_run_finds_what_does_not_fit_and_writes_nothing(capsys, tmp_path):
+    assert cli.main(["run", SUITE, "--dry-run"]) == 1
+    said = capsys.readouterr()
+    assert "unfit · oja: MissingClaim: metric shd needs readout.graph" in said.err
+    assert not (tmp_path / "results").exists()
+
+
+def test_report_command_writes_three_files(tiny_results, capsys):
+    assert cli.main(["report", str(tiny_results)]) == 0
+    out = capsys.readouterr().out
+    for name in ("report.html", "results.csv", "results.parquet"):
+        assert f"wrote {tiny_results / name}" in out
+        assert (tiny_results / name).stat().st_size > 0
+
+
+def test_list_shows_the_rest_beside_a_broken_plugin(monkeypatch, capsys, tmp_path):
+    plugins = {
+        "crl.estimators": [
+            EntryPoint("oja", "bench_tiny:oja", "crl.estimators"),
+            EntryPoint("gone", "no_such_lab:gone", "crl.estimators"),
+        ]
+    }
+    monkeypatch.setattr(
+        "importlib.metadata.entry_points", lambda group: plugins.get(group, [])
+    )
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "benchmarks" / "mine.py").write_text('"""My suite."""\nraise SystemExit')
+    assert cli.main(["list"]) == 0
+    said = capsys.readouterr()
+    assert "oja                      Subspace iteration by" in said.out
+    assert "benchmarks/mine.py       My suite." in said.out
+    assert "warning: estimator gone (no_such_lab:gone)" in said.err
+
+
+def test_compile_cache_is_private_and_a_shared_one_is_refused(monkeypatch, tmp_path, capsys):
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    cli.use_compile_cache()
+    folder = tmp_path / "crl" / "xla"
+    assert os.environ["JAX_COMPILATION_CACHE_DIR"] == str(folder)
+    assert folder.stat().st_mode & 0o777 == 0o700
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    folder.chmod(0o777)
+    cli.use_compile_cache()
+    assert "JAX_COMPILATION_CACHE_DIR" not in os.environ
+    assert "others may write" in capsys.readouterr().err
+
+
+def test_verify_exits_1_when_a_claim_fails_or_its_control_holds(monkeypatch, capsys):
+    from crl.theory.claim import Claim, slack
+
+    def claim(error, broken_error):
+        return Claim(
+            statement="the mean of n draws is 0",
+            reference="derived",
+            points=[{"error": error}],
+            small=[{"error": error}],
+            measure=lambda key, point: {"mean": point["error"]},
+            predict=lambda key, point: {"mean": 0.0},
+            margins=lambda rows: {"mean": slack(rows[0]["mean"], 1.0)},
+            control=lambda point: {"error": broken_error},
+            broken="the draws are shifted",
+        )
+
+    for name, made in {"good": (0.1, 3.0), "bad": (2.0, 3.0), "blind": (0.1, 0.2)}.items():
+        monkeypatch.setitem(sys.modules, f"claim_{name}", type(sys)(f"claim_{name}"))
+        sys.modules[f"claim_{name}"].claim = claim(*made)
+    assert cli.main(["verify", "claim_good:claim"]) == 0
+    assert "fails, as it must" in capsys.readouterr().out
+    assert cli.main(["verify", "claim_good:claim", "claim_bad:claim"]) == 1
+    assert "DOES NOT HOLD" in capsys.readouterr().out
+    assert cli.main(["verify", "claim_blind:claim"]) == 1
+    assert "HOLDS: the check is blind" in capsys.readouterr().out
+    assert not jax.config.jax_enable_x64
+
+
+def test_doctor_finds_this_machine_well(capsys):
+    assert cli.main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    assert f"jax            {jax.__version__}" in out
+    assert "vmap, shard_map and pmap agree" in out
+
+
+def test_sigterm_ends_a_run_with_the_command_that_resumes_it(tmp_path):
+    code = (
+        "import os, signal, sys; from crl.bench import cli, runner\n"
+        "def compute(self, batch): signal.raise_signal(signal.SIGTERM)\n"
+        "runner.Runner.compute = compute\n"
+        f"sys.exit(cli.main(['run', {SUITE!r}, '--seeds', '1']))"
+    )
+    done = python(code)
+    assert done.returncode == 75, done.stderr
+    assert f"Resume with:\ncrl run {SUITE} --seeds 1" in done.stderr
+
+
+def test_new_estimator_never_overwrites(capsys, tmp_path):
+    assert cli.main(["new-estimator", "my_ica"]) == 0
+    assert cli.main(["new-estimator", "my_ica"]) == 2
+    assert "my_ica.py exists already" in capsys.readouterr().err
+    assert len((tmp_path / "my_ica.py").read_text().splitlines()) < 45

@@ -1,0 +1,149 @@
+import errno
+import json
+import multiprocessing
+import os
+import pathlib
+import signal
+
+import pytest
+
+from crl.bench.store import SCHEMA, Store, StoreError
+
+KEY = "0123456789abcdef" * 2
+
+
+def cell(status="ok", **fields):
+    return {
+        **{"task": "t", "estimator": "e", "world": 0, "fit": 0},
+        **{"status": status, "metrics": {"mcc": 1.0}, **fields},
+    }
+
+
+def test_published_cell_is_read_back(tmp_path):
+    store = Store(tmp_path)
+    assert store.publish(KEY, cell())
+    assert store.read(KEY) == {"schema": SCHEMA, "key": KEY, **cell()}
+    assert list(store.content().records) == [KEY]
+
+
+def test_first_writer_wins(tmp_path):
+    store = Store(tmp_path)
+    assert store.publish(KEY, cell(by="first"))
+    assert not store.publish(KEY, cell(by="second"))
+    assert store.read(KEY)["by"] == "first"
+
+
+@pytest.mark.parametrize("status", ["failed", "diverged"])
+def test_retry_replaces_a_cell_that_failed_and_only_that(tmp_path, status):
+    store = Store(tmp_path)
+    store.publish(KEY, cell(status))
+    assert store.publish(KEY, cell())
+    assert store.read(KEY)["status"] == "ok"
+    assert not store.publish(KEY, cell(status))
+    assert store.read(KEY)["status"] == "ok"
+
+
+def test_temporary_files_of_a_killed_run_are_ignored(tmp_path):
+    store = Store(tmp_path)
+    store.publish(KEY, cell())
+    (store.path(KEY).parent / ".tmp-half").write_text('{"schema": 1, "ke')
+    assert list(store.content().records) == [KEY]
+    assert store.content().problems == []
+
+
+def test_full_disk_is_said_and_nothing_else_is_lost(tmp_path, monkeypatch):
+    store = Store(tmp_path)
+    store.publish(KEY, cell())
+    other = KEY[::-1]
+
+    def full(handle):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StoreError, match=f"{other}.json: No space left on device"):
+        store.publish(other, cell())
+    monkeypatch.undo()
+    assert list(store.content().records) == [KEY]
+    assert not list(tmp_path.glob("cells/*/.tmp-*"))
+    assert store.publish(other, cell())
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ["", '{"schema": 1, "key"', "[]", "[" * 100_000, '{"schema": 99}', "\x00\xff", "null"],
+)
+def test_unreadable_cell_is_named_and_replaced_but_kept(tmp_path, damage):
+    store, other = Store(tmp_path), KEY[::-1]
+    store.publish(KEY, cell())
+    store.publish(other, cell())
+    store.path(KEY).write_text(damage)
+    content = store.content()
+    assert list(content.records) == [other]
+    assert [str(store.path(KEY)) in p for p in content.problems] == [True]
+    assert store.read(KEY) is None
+    assert store.publish(KEY, cell())
+    assert set(store.content().records) == {KEY, other}
+    (kept,) = tmp_path.glob("cells/*/*.unreadable-*")
+    assert kept.read_text() == damage
+
+
+def test_renamed_and_foreign_files_are_named(tmp_path):
+    store, other = Store(tmp_path), "ab" * 16
+    store.publish(KEY, cell())
+    os.makedirs(store.path(other).parent)
+    os.rename(store.path(KEY), store.path(other))  # a cell under another cell's name
+    (store.cells / "ab" / "notes.txt").write_text("mine")
+    (store.cells / "stray.json").write_text("{}")
+    content = store.content()
+    assert content.records == {}
+    named = " ".join(content.problems)
+    assert other in named and "notes.txt" in named and "stray.json" in named
+
+
+def test_a_key_that_is_no_hash_never_becomes_a_path(tmp_path):
+    with pytest.raises(ValueError, match="32 hex digits"):
+        Store(tmp_path).path("../../etc/passwd")
+
+
+def test_lease_excludes_another_holder_and_ends_with_it(tmp_path):
+    first, second = Store(tmp_path), Store(tmp_path)
+    with first.lease("batch", wait=False) as ours:
+        assert ours
+        with second.lease("batch", wait=False) as theirs:
+            assert not theirs
+        with second.lease("another", wait=False) as theirs:
+            assert theirs
+    with second.lease("batch", wait=False) as theirs:
+        assert theirs
+    assert list((tmp_path / "leases").iterdir()) == []
+
+
+def _hold_and_die(root, ready):
+    with Store(root).lease("batch", wait=True):
+        ready.set()
+        signal.pause()
+
+
+def test_lease_of_a_killed_run_is_dropped(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    ready = context.Event()
+    holder = context.Process(target=_hold_and_die, args=(tmp_path, ready))
+    holder.start()
+    assert ready.wait(60)
+    with Store(tmp_path).lease("batch", wait=False) as ours:
+        assert not ours
+    holder.kill()
+    holder.join()
+    with Store(tmp_path).lease("batch", wait=False) as ours:
+        assert ours
+
+
+def test_plan_is_replaced_by_name_and_damage_is_named(tmp_path):
+    store = Store(tmp_path)
+    for worlds in (1, 2):
+        store.write_plan({"suite": "../a", "tasks": {"t": {"worlds": worlds}}, "cells": {}})
+    (plan,), problems = store.plans()
+    assert plan["tasks"]["t"]["worlds"] == 2 and problems == []
+    (tmp_path / "plans" / "other.json").write_text(json.dumps({"schema": SCHEMA}))
+    assert len(store.plans()[0]) == 1 and "other.json" in store.plans()[1][0]
+    assert not (pathlib.Path(tmp_path).parent / "a.json").exists()

@@ -1,0 +1,222 @@
+"""FastICA: x = A s with independent, non-Gaussian sources.
+
+Hyvarinen, "Fast and robust fixed-point algorithms for independent component analysis"
+(IEEE TNN 1999); Hyvarinen & Oja (1997). Identified: the sources up to permutation, sign and
+scale, when at most one of them is Gaussian (Comon 1994). Asymptotic error of the symmetric
+version: Tichavsky, Koldovsky & Oja (2006).
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from crl.core import Data, Estimator, Readout
+from crl.numerics.decorrelation import polar
+from crl.numerics.whitening import Whitening, whiten
+
+
+class Nonlinearity(NamedTuple):
+    """A contrast G, and its derivative g with the mean of g' over the last axis."""
+
+    contrast: Callable[[Array], Array]
+    derivatives: Callable[[Array], tuple[Array, Array]]
+    gaussian: float  # E G(v) for a standard normal v
+
+
+def _logcosh(y):
+    # log cosh without overflow.
+    return jnp.abs(y) + jnp.log1p(jnp.exp(-2 * jnp.abs(y))) - math.log(2)
+
+
+def _logcosh_derivatives(y):
+    g = jnp.tanh(y)
+    return g, 1 - jnp.mean(g * g, -1)
+
+
+def _exp_derivatives(y):
+    e = jnp.exp(-y * y / 2)
+    return y * e, jnp.mean((1 - y * y) * e, -1)
+
+
+NONLINEARITIES = {
+    "logcosh": Nonlinearity(_logcosh, _logcosh_derivatives, 0.3745672075),
+    "exp": Nonlinearity(lambda y: -jnp.exp(-y * y / 2), _exp_derivatives, -math.sqrt(0.5)),
+    "cube": Nonlinearity(lambda y: y**4 / 4, lambda y: (y**3, 3 * jnp.mean(y * y, -1)), 0.75),
+}
+
+
+class State(NamedTuple):
+    whitening: Whitening
+    rotation: Array  # (d, d) rows are unit vectors in the whitened space
+    delta: Array  # () the last change: max_i 1 - |<w_i new, w_i old>|
+    unit: Array  # () int, rows found so far (deflation)
+    count: Array  # () int, iterations on the present unit (deflation)
+    converged: Array  # () bool
+    min_negentropy: Array  # () of the most Gaussian estimate
+
+
+def fastica(
+    num_latents: int,
+    algorithm: str = "symmetric",
+    nonlinearity: str = "logcosh",
+    tol: float = 1e-4,
+    num_steps: int = 200,
+) -> Estimator:
+    """Linear ICA by fixed-point iteration on whitened data.
+
+    num_latents: sources to look for; fewer than columns of x means the leading principal
+    components. algorithm: "symmetric", all rows at once, or "deflation", one after the
+    other, where errors accumulate. nonlinearity: "logcosh" (g = tanh), "exp"
+    (g = u exp(-u^2/2)) or "cube" (kurtosis). tol: stops when every unit row moves by
+    1 - |cos angle| < tol. num_steps: iterations, of each unit under deflation.
+
+    Claims z, unmixing and, in ``diag``: converged (1 or 0), delta, effective_rank, and
+    min_negentropy, (E G(z_i) - E G(normal))^2 at its smallest: two sources at 0 cannot be
+    told apart. z has unit variance on the training data. Order: by decreasing negentropy.
+    Sign: the largest entry of each column of the mixing is positive.
+
+    Raises ValueError for unknown options, for num_latents > p, n <= p, and for data whose
+    effective rank is below num_latents.
+    """
+    if num_latents < 1 or num_steps < 1 or not tol > 0:
+        raise ValueError(
+            "fastica needs num_latents >= 1, num_steps >= 1 and tol > 0, got "
+            f"{num_latents}, {num_steps} and {tol}"
+        )
+    if algorithm not in ("symmetric", "deflation"):
+        raise ValueError(
+            f"fastica has the algorithms 'symmetric' and 'deflation', got {algorithm!r}"
+        )
+    if nonlinearity not in NONLINEARITIES:
+        raise ValueError(
+            f"fastica has the nonlinearities {', '.join(NONLINEARITIES)}, got {nonlinearity!r}"
+        )
+    contrast, derivatives, gaussian = NONLINEARITIES[nonlinearity]
+    d = num_latents
+
+    def whitened(state, data):
+        # One product with the latents in rows (d, n): reductions over n then run along
+        # memory. It depends on no iteration, and XLA hoists it out of the loop.
+        centred = data.x - state.whitening.mean
+        k = state.whitening.whitener
+        return jnp.matmul(k, centred.T, precision="highest")  # (d, n)
+
+    def fixed_point(w, z):
+        """E[g(y) z'] - E[g'(y)] w for y = w z: rows w (k, d), z (d, n)."""
+        g, mean_slope = derivatives(jnp.matmul(w, z, precision="highest"))
+        gz = jnp.matmul(g, z.T, precision="highest") / z.shape[1]
+        return gz - mean_slope[:, None] * w
+
+    def init(key, data):
+        n, p = data.x.shape
+        if not d <= p < n:
+            raise ValueError(
+                f"fastica needs num_latents <= columns < rows, got num_latents={d} and x of "
+                f"shape ({n}, {p}): lower num_latents or give more rows"
+            )
+        white = whiten(data.x, d)
+        dtype = white.mean.dtype
+        inf, zero = jnp.full((), jnp.inf, dtype), jnp.zeros((), jnp.int32)
+        rotation = jax.random.orthogonal(key, d, dtype=dtype)
+        return State(white, rotation, inf, zero, zero, jnp.zeros((), bool), inf)
+
+    def step_symmetric(key, state, data):
+        del key  # full batch
+        old = state.rotation
+        new = polar(fixed_point(old, whitened(state, data)))
+        new, delta = _follow(new, old)
+        # A step that moves no less than the one before may be half of a 2-cycle; the
+        # midpoint breaks it and changes no fixed point.
+        new = jnp.where(delta < state.delta, new, polar(new + old))
+        state = state._replace(rotation=new, delta=delta, converged=delta < tol)
+        return state, {"delta": delta, "converged": state.converged}
+
+    def step_deflation(key, state, data):
+        del key  # full batch
+        rows, i = state.rotation, jnp.minimum(state.unit, d - 1)
+        found = (jnp.arange(d) < i)[:, None] * rows  # (d, d)
+
+        def deflate(w):
+            for _ in range(2):  # twice is enough (Kahan) to be orthogonal to rounding
+                overlap = jnp.matmul(w, found.T, precision="highest")
+                w = w - jnp.matmul(overlap, found, precision="highest")
+            return w / jnp.linalg.norm(w)
+
+        old = deflate(jax.lax.dynamic_slice_in_dim(rows, i, 1))  # (1, d)
+        new = deflate(fixed_point(old, whitened(state, data)))
+        new, delta = _follow(new, old)
+        is_found = delta < tol
+        is_last = is_found | (state.count + 1 >= num_steps)
+        state = state._replace(
+            rotation=jax.lax.dynamic_update_slice_in_dim(rows, new, i, 0),
+            delta=jnp.where(state.count == 0, delta, jnp.minimum(delta, state.delta)),
+            unit=state.unit + is_last,
+            count=jnp.where(is_last, 0, state.count + 1),
+        )
+        return state, {"delta": delta, "converged": state.unit >= d}
+
+    def finish(key, state, data):
+        del key
+        mean_contrast = jnp.mean(contrast(state.rotation @ whitened(state, data)), 1)
+        negentropy = (mean_contrast - gaussian) ** 2  # (d,)
+        order = jnp.argsort(-negentropy)
+        w = state.rotation[order]
+        mixing = jnp.matmul(state.whitening.dewhitener, w.T, precision="highest")  # (p, d)
+        largest = jnp.argmax(jnp.abs(mixing), 0)
+        w = w * jnp.sign(mixing[largest, jnp.arange(d)])[:, None]
+        return state._replace(rotation=w, min_negentropy=jnp.min(negentropy))
+
+    def readout(state, data):
+        white = state.whitening
+        b = jnp.matmul(state.rotation, white.whitener, precision="highest")  # (d, p)
+        centred = data.x - white.mean
+        diag = {
+            "converged": state.converged.astype(b.dtype),
+            "delta": state.delta,
+            "effective_rank": white.effective_rank,
+            "min_negentropy": state.min_negentropy,
+        }
+        z = jnp.matmul(centred, b.T, precision="highest")  # (n, d)
+        return Readout(z=z, unmixing=b, diag=diag)
+
+    def validate(data):
+        n, p = data.x.shape
+        if not d <= p < n:
+            return  # a matter of shape: init says so
+        # A few rows with full rank will do; all of them are looked at when these fall short.
+        for rows in (data.x[: 20 * p], data.x):
+            rank, num_constant = _rank(np.asarray(rows))
+            if rank >= d:
+                return
+        raise ValueError(
+            f"fastica needs x of rank >= num_latents = {d}, got effective rank {rank} "
+            f"({num_constant} of {p} columns are constant): lower num_latents to {rank}"
+        )
+
+    step = step_symmetric if algorithm == "symmetric" else step_deflation
+    total = num_steps if algorithm == "symmetric" else num_steps * d
+    return Estimator(init, step, readout, total, finish, validate)
+
+
+def _follow(new: Array, old: Array) -> tuple[Array, Array]:
+    """Unit rows ``new`` with the signs of ``old``, and max_i 1 - |<new_i, old_i>|."""
+    sign = jnp.where(jnp.sum(new * old, 1, keepdims=True) < 0, -1, 1)
+    new = new * sign.astype(new.dtype)
+    # For unit vectors 1 - cos is half the squared distance, which float32 resolves.
+    return new, jnp.max(jnp.sum((new - old) ** 2, 1)) / 2
+
+
+def _rank(x: np.ndarray) -> tuple[int, int]:
+    """Effective rank of x (n, p) after centring, given its rounding; constant columns."""
+    eps = np.finfo(x.dtype).eps
+    x = x.astype(np.float64)
+    mean = x.mean(0)
+    scales = np.linalg.svd(x - mean, compute_uv=False) / math.sqrt(len(x))
+    floor = 4 * eps * (math.sqrt(np.mean(mean**2)) + scales[0])
+    constant = np.ptp(x, 0) <= 4 * eps * np.abs(mean)
+    return int(np.sum(scales > floor)), int(constant.sum())

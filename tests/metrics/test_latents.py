@@ -177,7 +177,7 @@ def golden_codes():
         "perfect": (f[:, [2, 0, 1]] * [2, -1, 0.5] + noise(3), 1.000, 0.980, 1.000),
         "cubed": (f**3 + noise(3), 0.945, 0.980, 0.891),
         "rotated": (turned + noise(3), 0.805, 0.789, 1.000),
-        "duplicated": (np.c_[f, f, rng.standard_normal((3000, 2))], 1.000, 0.980, 1.000),
+        "duplicated": (np.c_[f + noise(3), f + noise(3), 100 * noise(2)], 1.000, 0.980, 1.000),
         "merged": (merged + noise(3), 0.667, 0.662, 0.660),
     }
 

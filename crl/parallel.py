@@ -65,10 +65,9 @@ def map_local(
 
     def mapped(*args):
         num = num_replicas(args)
-        used, total, _ = _layout(num, backend, devices)
+        used, _, _ = _layout(num, backend, devices)
         placed = place(args, backend, devices)
-        out = _compile(fn, backend, used, tuple(donate_argnums))(*placed)
-        return cut(out, num) if total > num else out
+        return cut(_compile(fn, backend, used, tuple(donate_argnums))(*placed), num)
 
     return mapped
 
@@ -117,13 +116,8 @@ def place(tree: PyTree, backend: str, devices: tuple[jax.Device, ...]) -> PyTree
 
 
 def cut(tree: PyTree, num: int) -> PyTree:
-    """The first ``num`` replicas, by a program of its own that runs after the sweep."""
-    return _cut(tree, num)
-
-
-@functools.partial(jax.jit, static_argnums=1)
-def _cut(tree, num):
-    return jax.tree.map(lambda a: a[:num], tree)
+    """The first ``num`` replicas. Not for hot loops: slicing what is sharded moves data."""
+    return jax.tree.map(lambda a: a if len(a) == num else a[:num], tree)
 
 
 def _pad(tree, total):

@@ -161,8 +161,9 @@ def _select(condition: Array, if_true: PyTree, if_false: PyTree) -> PyTree:
 
 
 class _Programs(NamedTuple):
-    """The compiled pieces of one fit, or of a batch of replicas."""
+    """The compiled pieces of one fit, or of a batch of replicas; these are padded."""
 
+    pad: Callable  # (tree) -> tree as the programs take it, on its devices
     start: Callable  # (key, data) -> lane
     advance: Callable  # (key, lane, data) -> (lane, trace); donates the lane
     finish: Callable | None  # (key, lane, data) -> lane; None where there is nothing to do
@@ -173,11 +174,13 @@ def _programs(estimator, num, streamed, backend, devices) -> _Programs:
     def forward(key, lane, data):
         return advance(estimator, key, lane, data, num, streamed)
 
-    compiled = jax.jit
+    compiled, pad = jax.jit, lambda tree: tree
     if backend is not None:
         compiled = functools.partial(parallel.map_local, backend=backend, devices=devices)
+        pad = functools.partial(parallel.place, backend=backend, devices=devices)
     has_end = estimator.finish is not keep
     return _Programs(
+        pad,
         compiled(functools.partial(start, estimator)),
         compiled(forward, donate_argnums=(1,)),
         compiled(functools.partial(finish, estimator)) if has_end else None,
@@ -243,10 +246,9 @@ def fit_replicas(
     if checkpoint is not None and jax.process_count() > 1:
         checkpoint = os.path.join(checkpoint, f"process{jax.process_index()}")
     programs = _programs(estimator, num, False, backend, devices)
-    share = parallel.place(parallel.own_share((keys, data)), backend, devices)
-    out = _drive(programs, *share, None, estimator.num_steps, num, checkpoint, label)
-    out = parallel.gather(out, num_lanes)
-    return out if len(out.diverged) == num_lanes else parallel.cut(out, num_lanes)
+    keys, data = parallel.own_share((keys, data))
+    out = _drive(programs, keys, data, None, estimator.num_steps, num, checkpoint, label)
+    return parallel.gather(out, num_lanes)
 
 
 def _check_lanes(estimator, data, num_lanes) -> None:
@@ -269,11 +271,17 @@ BAR_DELAY = 1  # s before a progress bar shows: a short fit needs none
 
 def _drive(programs, key, data, read, num_steps, num, checkpoint, label) -> Fit:
     """Steps in chunks until every lane has stopped; the one host loop there is."""
+    shape, identity = key.shape, digest((key, data)) if checkpoint is not None else ""
+
+    def unpad(tree):
+        return parallel.cut(tree, *shape) if shape else tree
+
+    key, data = programs.pad((key, data))
     lane, done, traces = programs.start(key, data), 0, []
     if checkpoint is not None:
-        identity = digest((key, data))
-        lane, done, traces = _resumed(checkpoint, identity, lane)
-    head = jax.device_get(_head(lane))
+        lane, done, traces = _resumed(checkpoint, identity, unpad(lane))
+        lane = programs.pad(lane)
+    head = unpad(jax.device_get(_head(lane)))
     with (
         _interruption(checkpoint is not None) as interrupted,
         _progress(label, num_steps, done) as report,
@@ -282,18 +290,17 @@ def _drive(programs, key, data, read, num_steps, num, checkpoint, label) -> Fit:
         while done < num_steps and not np.all(head.converged | head.diverged):
             lane, trace = programs.advance(key, lane, next(inputs))
             done = min(done + num, num_steps)
-            # The one wait for the device; lanes that stopped cost it nothing.
-            trace, head = jax.device_get((trace, _head(lane)))
+            trace, head = unpad(jax.device_get((trace, _head(lane))))  # waits for the device
             traces.append(trace)
             report(done, trace, head)
             if checkpoint is not None:
-                _save(checkpoint, identity, done, lane, _join(traces, done))
+                _save(checkpoint, identity, done, unpad(lane), _join(traces, done))
             if interrupted():
                 raise SystemExit(RESUME)
         if programs.finish is not None:
             lane = programs.finish(key, lane, data)
-            head = jax.device_get(_head(lane))
-    return Fit(lane.state, _join(traces, num_steps), *head)
+            head = unpad(jax.device_get(_head(lane)))
+    return Fit(unpad(lane.state), _join(traces, num_steps), *head)
 
 
 class _Head(NamedTuple):

@@ -1,0 +1,168 @@
+"""What test_parallel.py measures on 8 forced host devices; prints one JSON object.
+
+A program of its own, since the number of devices is fixed when jax starts. Shapes are
+tiny: batched LAPACK on forced devices can starve the thread pool and hang.
+"""
+
+import json
+import re
+import sys
+import tempfile
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+from toys import as_data, regression
+
+import crl
+from crl import parallel, train
+
+DEVICES = tuple(jax.devices())
+COLLECTIVE = re.compile(r"all-reduce|all-gather|all-to-all|reduce-scatter|collective-")
+ESTIMATOR = regression(40, tol=1e-3)
+KEYS = jax.random.split(jax.random.key(0), 64)
+DATA = jax.vmap(as_data)(jax.random.normal(jax.random.key(1), (64, 8, 3)))
+
+
+def first(num, tree):
+    return jax.tree.map(lambda a: a[:num], tree)
+
+
+def difference(a, b):
+    a, b = jax.device_get((jax.tree.leaves(a), jax.tree.leaves(b)))
+    assert [x.shape for x in a] == [y.shape for y in b]
+    return max(float(np.max(np.abs(x.astype(float) - y))) for x, y in zip(a, b))
+
+
+def whole(key, data):
+    """A while_loop that ends when the fit has converged."""
+    lane = train.run(ESTIMATOR, key, data)
+    return lane.state, lane.step
+
+
+def backends():
+    args = first(61, (KEYS, DATA))
+    out = {b: parallel.map_replicas(whole, backend=b)(*args) for b in parallel.BACKENDS}
+    alone = jax.jit(whole)
+    loop = jax.tree.map(lambda *a: jnp.stack(a), *[alone(KEYS[i], lane(i)) for i in range(61)])
+    yield "backends_vs_loop", {b: difference(o, loop) for b, o in out.items()}
+    yield "converged_apart", len(np.unique(loop[1]))
+
+    sizes = (1, 9)
+    mapped = parallel.map_replicas(whole)
+    yield (
+        "ragged_vs_loop",
+        [difference(mapped(*first(r, (KEYS, DATA))), first(r, loop)) for r in sizes],
+    )
+
+
+def lane(i):
+    return jax.tree.map(lambda a: a[i], DATA)
+
+
+def placement():
+    for backend in parallel.BACKENDS:
+        chex.clear_trace_counter()
+        traced = chex.assert_max_traces(lambda key: jax.random.normal(key), n=1)
+        for seed in (0, 1):
+            keys = jax.random.split(jax.random.key(seed), 16)
+            out = parallel.map_replicas(traced, backend=backend)(keys)  # chex may raise here
+        yield f"devices_of_the_result_{backend}", len(out.sharding.device_set)
+
+    placed = parallel.place(jnp.ones((16, 4)), "shard_map", DEVICES)
+    parallel.map_local(lambda a: a + 1, donate_argnums=(0,))(placed)
+    yield "donated", placed.is_deleted()
+
+
+def collectives():
+    args = parallel.place((KEYS, DATA), "shard_map", DEVICES)
+    sweep = parallel._compile(whole, "shard_map", DEVICES, ()).lower(*args)
+    yield "collectives_in_the_sweep", len(COLLECTIVE.findall(sweep.compile().as_text()))
+    # The control: jit of vmap on the same shards must ask all devices whether to go on.
+    auto = jax.jit(jax.vmap(whole)).lower(*args).compile().as_text()
+    yield "collectives_in_the_control", len(COLLECTIVE.findall(auto))
+
+
+def gradients():
+    x = jax.random.normal(jax.random.key(3), (64, 5))
+    w = jnp.arange(1.0, 6.0)
+
+    def loss(w, x):
+        return jnp.mean((x @ w - 1) ** 2)
+
+    def contrast(w, x):  # not a mean over rows: every row against all the others
+        z = x @ w
+        return jnp.mean(jnp.tanh(z[:, None] - z) ** 2)
+
+    for name, f in {"mean": loss, "contrast": contrast}.items():
+        value, grad = parallel.data_parallel(f)(w, x)
+        yield f"value_ratio_{name}", float(value / f(w, x))
+        yield f"gradient_ratio_{name}", (grad / jax.grad(f)(w, x)).tolist()
+
+    # The control: the idiom of pmap in a shard_map, which is why data_parallel exists.
+    mesh = parallel._mesh(DEVICES, "data")
+    ported = jax.shard_map(
+        lambda w, x: jax.lax.pmean(jax.grad(loss)(w, x), "data"),
+        mesh=mesh,
+        in_specs=(PartitionSpec(), PartitionSpec("data")),
+        out_specs=PartitionSpec(),
+    )
+    rows = jax.device_put(x, NamedSharding(mesh, PartitionSpec("data")))
+    yield (
+        "gradient_ratio_of_the_ported_idiom",
+        (ported(w, rows) / jax.grad(loss)(w, x)).tolist(),
+    )
+
+    data = as_data(x)
+    sharded = crl.fit(ESTIMATOR, KEYS[0], parallel.shard_rows(data))
+    yield (
+        "fit_on_sharded_rows",
+        difference(sharded.state, crl.fit(ESTIMATOR, KEYS[0], data).state),
+    )
+    try:
+        parallel.shard_rows(first(61, data))
+    except ValueError as error:
+        yield "indivisible_rows", str(error)
+
+
+def fits():
+    args = first(13, (KEYS, DATA))
+    fit = {
+        b: crl.fit_replicas(ESTIMATOR, *args, backend=b, chunk_size=9)
+        for b in parallel.BACKENDS
+    }
+    reference = fit["shard_map"]
+    yield "fits_differ", {b: difference(f.state, reference.state) for b, f in fit.items()}
+    yield "lanes", [len(reference.diverged), *reference.trace["loss"].shape]
+
+    real, saves = train._save, []
+
+    def saving(*args):
+        real(*args)
+        saves.append(args)
+        if len(saves) == 2:
+            raise KeyboardInterrupt
+
+    with tempfile.TemporaryDirectory() as directory:
+        train._save = saving
+        try:
+            crl.fit_replicas(ESTIMATOR, *args, chunk_size=9, checkpoint=directory)
+        except KeyboardInterrupt:
+            pass
+        # 13 replicas are padded to 14 on 7 of 8 devices, to 15 on 5.
+        resumed = crl.fit_replicas(
+            ESTIMATOR, *args, chunk_size=9, checkpoint=directory, devices=DEVICES[:5]
+        )
+    yield "resumed_on_five_devices", difference(resumed.state, reference.state)
+
+
+if __name__ == "__main__":
+    assert len(DEVICES) == 8, DEVICES
+    found = {}
+    for part in (backends, placement, collectives, gradients, fits):
+        for name, value in part():
+            found[name] = value
+            sys.stderr.write(f"{name} {value}\n")
+    sys.stdout.write(json.dumps(found))

@@ -15,8 +15,8 @@ def erdos_renyi(key: Array, num_nodes: int, edges_per_node: float = 1.0) -> Arra
     So k d edges are expected, at most all d (d - 1) / 2 of them.
     """
     key_edges, key_order = jax.random.split(key)
-    p = jnp.minimum(1.0, 2 * edges_per_node / max(1, num_nodes - 1))
-    edges = jax.random.bernoulli(key_edges, p, (num_nodes, num_nodes))
+    p = min(1.0, 2 * edges_per_node / max(1, num_nodes - 1))
+    edges = jax.random.bernoulli(key_edges, jnp.float32(p), (num_nodes, num_nodes))
     return _shuffled(key_order, jnp.triu(edges, 1))
 
 
@@ -33,7 +33,9 @@ def scale_free(key: Array, num_nodes: int, edges_per_node: int = 1) -> Array:
         degree = jnp.sum(graph, 0) + jnp.sum(graph, 1)
         before = jnp.arange(num_nodes) < j
         # The largest Gumbel-perturbed log weights are a draw without replacement.
-        score = jnp.log(degree + 1.0) + jax.random.gumbel(key, (num_nodes,))
+        score = jnp.log(jnp.float32(1) + degree) + jax.random.gumbel(
+            key, (num_nodes,), jnp.float32
+        )
         score = jnp.where(before, score, -jnp.inf)
         rank = jnp.argsort(jnp.argsort(-score))
         parents = before & (rank < edges_per_node)
@@ -46,5 +48,5 @@ def scale_free(key: Array, num_nodes: int, edges_per_node: int = 1) -> Array:
 
 
 def _shuffled(key: Array, graph: Array) -> Array:
-    order = jnp.argsort(jax.random.uniform(key, graph.shape[:1]))
+    order = jnp.argsort(jax.random.uniform(key, graph.shape[:1], jnp.float32))
     return graph[order][:, order].astype(jnp.int32)

@@ -83,7 +83,9 @@ def from_arrays(
                 f"expected at most {sizes.min()} rows per environment, got n={n}: the "
                 f"smallest of the {len(sizes)} environments has no more"
             )
-        order = jnp.lexsort((jax.random.uniform(key, (num_rows,)), world.data.env))
+        order = jnp.lexsort(
+            (jax.random.uniform(key, (num_rows,), jnp.float32), world.data.env)
+        )
         rows = order[(first[:, None] + np.arange(n)).ravel()]  # (E * n,)
         truth = {
             f: v[rows] if f in PER_ROW and v is not None else v

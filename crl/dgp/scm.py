@@ -94,9 +94,9 @@ def multi_environment_scm(
         draw = jax.random.normal if noise == "gaussian" else _standard_laplace
         s = draw(key_noise, (rows, num_nodes), dtype) * world.sd[env] + world.mean[env]
         x = jax.vmap(lambda s: push(mechanism, world.mechanisms, s))(s)
-        node = jax.random.randint(key_node, (rows,), 0, num_nodes)
+        node = jax.random.randint(key_node, (rows,), 0, num_nodes, jnp.int32)
         do_mask = node[:, None] == jnp.arange(num_nodes)  # (n, d)
-        do_value = x[jax.random.randint(key_value, (rows,), 0, rows)]
+        do_value = x[jax.random.randint(key_value, (rows,), 0, rows, jnp.int32)]
         counterfactual = jax.vmap(
             lambda s, mask, value: push(mechanism, world.mechanisms, s, mask, value)
         )(s, do_mask, do_value)

@@ -96,7 +96,10 @@ def generalized_normal(alpha: float = 1.5) -> Source:
     b = math.exp((lgamma(1 / alpha) - lgamma(3 / alpha)) / 2)
 
     def sample(key, shape, dtype):
-        return b * jax.random.generalized_normal(key, alpha, shape, dtype)
+        # |s / b|^alpha is Gamma(1 / alpha); the sign is drawn in float32 whatever x64 says.
+        k_size, k_sign = jax.random.split(key)
+        size = b * jax.random.gamma(k_size, 1 / alpha, shape, dtype) ** (1 / alpha)
+        return jnp.where(jax.random.bernoulli(k_sign, jnp.float32(0.5), shape), size, -size)
 
     def log_prob(s):
         return math.log(alpha / (2 * b)) - lgamma(1 / alpha) - jnp.abs(s / b) ** alpha

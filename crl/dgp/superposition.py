@@ -89,7 +89,7 @@ def superposition(
         if pairing > 0:
             first = jnp.argmax(score, axis=1)  # (n,)
             partner = jnp.minimum(first ^ 1, num_atoms - 1)  # an odd last one has none
-            is_paired = jax.random.bernoulli(key_pair, pairing, (n,))
+            is_paired = jax.random.bernoulli(key_pair, jnp.float32(pairing), (n,))
             boost = jnp.where(is_paired, jnp.inf, -jnp.inf).astype(dtype)
             score = score.at[jnp.arange(n), partner].max(boost)
         _, support = jax.lax.top_k(score, k)  # (n, k)

@@ -14,7 +14,7 @@ def mixed_sources(
 ) -> DGP:
     """x = f(s), s with ``num_latents`` independent standardised entries from ``source``.
 
-    Truth: z = s (n, d); mixing A (p, d) where f is linear. One environment.
+    Truth: z = s (n, d), x, and mixing A (p, d) where f is linear. One environment.
     """
     if num_latents < 1:
         raise ValueError(f"mixed_sources needs num_latents >= 1, got {num_latents}")
@@ -26,6 +26,6 @@ def mixed_sources(
         z = source.sample(key, (n, num_latents), dtype)  # (n, d)
         x = jax.vmap(mixing.forward, (None, 0))(world, z)  # (n, p)
         a = None if mixing.matrix is None else mixing.matrix(world)
-        return Sample(Data(x, jnp.zeros(n, jnp.int32), {}), Truth(z=z, mixing=a))
+        return Sample(Data(x, jnp.zeros(n, jnp.int32), {}), Truth(z=z, x=x, mixing=a))
 
     return DGP(init, sample, mixing.forward)

@@ -54,70 +54,88 @@ def linear(condition: float = 1.0, num_observed: int | None = None) -> Mixing:
     return Mixing(init, forward, inverse, lambda a: a)
 
 
+class Map(NamedTuple):
+    """A random smooth map h of R^d into itself."""
+
+    init: Callable  # (key, d, dtype) -> params
+    apply: Callable[[PyTree, Array], Array]  # (params, z (d,)) -> h(z) (d,)
+
+
+def perturbation_map(kind: str) -> Map:
+    """Random maps h with Lipschitz constant at most 1, so that id + eta h inverts for eta < 1.
+
+    "mlp": h(z) = W2 tanh(W1 z + b) with 4 d units. "quadratic": h(z)_i = z' B_i z, whose
+    Lipschitz constant is 1 on the ball |z| <= 2 sqrt d (standardised latents have |z| about
+    sqrt d) and grows beyond it.
+    """
+    if kind not in _MAPS:
+        raise ValueError(f"the perturbations are {' and '.join(_MAPS)}, got {kind!r}")
+    return _MAPS[kind]
+
+
+def _init_mlp(key, d, dtype):
+    k1, k2, kb = jax.random.split(key, 3)
+    # Pre-activations of about unit variance keep tanh nonlinear; W2 takes up the rest.
+    w1 = jax.random.normal(k1, (4 * d, d), dtype) / math.sqrt(d)
+    w2 = jax.random.normal(k2, (d, 4 * d), dtype)
+    b = jax.random.normal(kb, (4 * d,), dtype)
+    return w1, w2 / (jnp.linalg.norm(w1, 2) * jnp.linalg.norm(w2, 2)), b
+
+
+def _apply_mlp(params, z):
+    w1, w2, b = params
+    hidden = jnp.tanh(jnp.matmul(w1, z, precision="highest") + b)
+    return jnp.matmul(w2, hidden, precision="highest")
+
+
+def _init_quadratic(key, d, dtype):
+    b = jax.random.normal(key, (d, d, d), dtype)
+    b = (b + b.mT) / 2
+    # The rows of the Jacobian are 2 B_i z, so |J| <= 2 |z| |B| with B flattened to (d d, d).
+    return b / (4 * math.sqrt(d) * jnp.linalg.norm(b.reshape(-1, d), 2))
+
+
+def _apply_quadratic(b, z):
+    return jnp.matmul(jnp.matmul(b, z, precision="highest"), z, precision="highest")
+
+
+_MAPS = {
+    "mlp": Map(_init_mlp, _apply_mlp),
+    "quadratic": Map(_init_quadratic, _apply_quadratic),
+}
+
+
 def near_isometric(eta: float = 0.1, perturbation: str = "mlp") -> Mixing:
     """x = Q z + eta h(z) with orthogonal Q, in as many dimensions as there are latents.
 
-    perturbation: "mlp", h(z) = W2 tanh(W1 z + b), Lipschitz constant at most 1, so that f
-    is invertible for eta < 1; "quadratic", h(z)_i = z' B_i z, with Lipschitz constant 1 on
-    the ball |z| <= 2 sqrt d (standardised latents have |z| about sqrt d) and none beyond:
-    injective on that ball alone. The same key gives the same Q and h for every eta, and
-    eta may be traced. The inverse is a fixed-point iteration, z <- Q'(x - eta h(z)).
+    perturbation: the kind of h, see ``perturbation_map``; "quadratic" is injective on its
+    ball alone. The same key gives the same Q and h for every eta, and eta may be traced.
+    The inverse is a fixed-point iteration, z <- Q'(x - eta h(z)).
 
     Source: the perturbed model x = A s + eta h(s) of Buchholz & Schoelkopf (ICML 2024).
     """
-    if perturbation not in ("mlp", "quadratic"):
-        raise ValueError(
-            f"near_isometric has the perturbations 'mlp' and 'quadratic', got {perturbation!r}"
-        )
+    h = perturbation_map(perturbation)
     if not isinstance(eta, jax.core.Tracer) and not 0 <= eta < 1:
         raise ValueError(f"near_isometric needs 0 <= eta < 1 to be invertible, got {eta}")
 
     def init(key, num_latents, dtype):
         kq, kh = jax.random.split(key)
         q = jax.random.orthogonal(kq, num_latents, dtype=dtype)
-        if perturbation == "mlp":
-            return q, _tanh_mlp(kh, num_latents, dtype)
-        b = jax.random.normal(kh, 3 * (num_latents,), dtype)
-        b = (b + b.mT) / 2
-        # |J| = 2 |(B_i z)_i| <= 2 |z| |B| with B flattened to (d d, d).
-        norm = jnp.linalg.norm(b.reshape(-1, num_latents), 2)
-        return q, b / (4 * math.sqrt(num_latents) * norm)
-
-    def h(params, z):
-        if perturbation == "mlp":
-            return _apply_tanh_mlp(params, z)
-        return jnp.matmul(jnp.matmul(params, z, precision="highest"), z, precision="highest")
+        return q, h.init(kh, num_latents, dtype)
 
     def forward(params, z):
         q, params = params
-        return jnp.matmul(q, z, precision="highest") + eta * h(params, z)
+        return jnp.matmul(q, z, precision="highest") + eta * h.apply(params, z)
 
     def inverse(params, x):
         q, params = params
 
         def g(z):
-            return jnp.matmul(q.T, x - eta * h(params, z), precision="highest")
+            return jnp.matmul(q.T, x - eta * h.apply(params, z), precision="highest")
 
-        return fixed_point(g, jnp.matmul(q.T, x, precision="highest"))
+        return fixed_point(g, g(jnp.zeros_like(x)))
 
     return Mixing(init, forward, inverse)
-
-
-def _tanh_mlp(key: Array, d: int, dtype) -> tuple[Array, Array, Array]:
-    """Weights of W2 tanh(W1 z + b), R^d -> R^d with 4 d units and Lipschitz constant <= 1."""
-    k1, k2, kb = jax.random.split(key, 3)
-    w1 = jax.random.normal(k1, (4 * d, d), dtype)
-    w2 = jax.random.normal(k2, (d, 4 * d), dtype)
-    b = jax.random.normal(kb, (4 * d,), dtype)
-    # Pre-activations of about unit variance keep tanh nonlinear; W2 takes up the rest.
-    w1 = w1 / math.sqrt(d)
-    return w1, w2 / (jnp.linalg.norm(w1, 2) * jnp.linalg.norm(w2, 2)), b
-
-
-def _apply_tanh_mlp(params: tuple[Array, Array, Array], z: Array) -> Array:
-    w1, w2, b = params
-    hidden = jnp.tanh(jnp.matmul(w1, z, precision="highest") + b)
-    return jnp.matmul(w2, hidden, precision="highest")
 
 
 def fixed_point(g: Callable[[Array], Array], z: Array, max_steps: int = 500) -> Array:

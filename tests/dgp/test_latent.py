@@ -129,7 +129,7 @@ def test_leaky_relu_mlp_keeps_well_conditioned_layers():
         (lambda: sources.alternating([]), "at least one"),
         (lambda: mixings.linear(0.5), "condition >= 1"),
         (lambda: mixings.near_isometric(1.0), "eta < 1"),
-        (lambda: mixings.near_isometric(0.1, "cubic"), "'mlp' and 'quadratic'"),
+        (lambda: mixings.near_isometric(0.1, "cubic"), "mlp and quadratic"),
         (lambda: mixings.flat_torus(7.0), "2 pi"),
         (lambda: mixings.leaky_relu_mlp(0), "num_layers >= 1"),
         (lambda: mixed_sources(sources.laplace(), mixings.linear(), 0), "num_latents >= 1"),

@@ -1,0 +1,165 @@
+"""DGP -> DGP: standardised, noisy or perturbed observations, and the mixing's Jacobian.
+
+What lives in the space of x is carried along: ``aux["pair"]``, ``aux["do_value"]`` and the
+truth's x, mixing, dictionary, counterfactual, log_prob and jacobian. A field that the change
+leaves without a simple value becomes None.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from crl.core import DGP, Data, PyTree, Sample, Truth
+from crl.dgp.mixings import perturbation_map
+from crl.dgp.sources import Source, gaussian
+
+
+class _World(NamedTuple):
+    inner: PyTree
+    own: PyTree
+
+
+def _with_aux(data: Data, names: tuple[str, ...], change: Callable) -> dict:
+    return {k: change(v) if k in names else v for k, v in data.aux.items()}
+
+
+def _map_truth(truth: Truth, **changes: Callable) -> Truth:
+    """``truth`` with fields changed where they are not None."""
+    new = {
+        k: f(getattr(truth, k)) for k, f in changes.items() if getattr(truth, k) is not None
+    }
+    return truth._replace(**new)
+
+
+def standardized(dgp: DGP, num_reference: int = 10_000) -> DGP:
+    """Each column of x with mean zero and variance one.
+
+    Mean and scale belong to the world, from ``num_reference`` rows per environment drawn
+    for that alone, so that rows stay independent and ``mix`` stays a function of the point;
+    a sample is thus standardised up to its own sampling error. Columns that are constant
+    keep their scale. Dictionary atoms stay unit vectors, the codes take up their norms.
+    """
+    if num_reference < 2:
+        raise ValueError(f"standardized needs num_reference >= 2, got {num_reference}")
+
+    def init(key):
+        k_world, k_reference = jax.random.split(key)
+        world = dgp.init(k_world)
+        x = dgp.sample(k_reference, world, num_reference).data.x
+        mean, scale = jnp.mean(x, 0), jnp.std(x, 0)
+        is_constant = scale <= 4 * jnp.finfo(x.dtype).eps * jnp.abs(mean)
+        return _World(world, (mean, jnp.where(is_constant, 1, scale)))
+
+    def sample(key, world, n):
+        data, truth = dgp.sample(key, world.inner, n)
+        mean, scale = world.own
+
+        def change(x):
+            return (x - mean) / scale
+
+        truth = _map_truth(
+            truth,
+            x=change,
+            counterfactual=change,
+            mixing=lambda a: a / scale[:, None],
+            jacobian=lambda j: j / scale[:, None],
+            log_prob=lambda p: p + jnp.sum(jnp.log(scale)),
+        )
+        if truth.dictionary is not None:
+            atoms = truth.dictionary / scale
+            norms = jnp.linalg.norm(atoms, axis=1)
+            truth = truth._replace(dictionary=atoms / norms[:, None])
+            truth = _map_truth(truth, codes=lambda c: c * norms)
+        aux = _with_aux(data, ("pair", "do_value"), change)
+        return Sample(data._replace(x=change(data.x), aux=aux), truth)
+
+    def mix(world, z):
+        mean, scale = world.own
+        return (dgp.mix(world.inner, z) - mean) / scale
+
+    return DGP(init, sample, dgp.mix and mix)
+
+
+def noisy(dgp: DGP, scale: float = 0.1, source: Source | None = None) -> DGP:
+    """x plus independent noise of standard deviation ``scale``, in the units of x.
+
+    source: the law of the noise, Gaussian by default. Positive pairs get noise of their
+    own. Truth.mixing, jacobian and mix stay those without noise; the density of the noisy
+    observation is not known.
+    """
+    source = source or gaussian()
+
+    def sample(key, world, n):
+        k_inner, k_noise, k_pair = jax.random.split(key, 3)
+        data, truth = dgp.sample(k_inner, world, n)
+
+        def add(key):
+            return lambda x: x + scale * source.sample(key, x.shape, x.dtype)
+
+        x, aux = add(k_noise)(data.x), _with_aux(data, ("pair",), add(k_pair))
+        truth = _map_truth(truth._replace(log_prob=None), x=lambda _: x)
+        return Sample(data._replace(x=x, aux=aux), truth)
+
+    return DGP(dgp.init, sample, dgp.mix)
+
+
+def perturbed(dgp: DGP, eta: float = 0.1, perturbation: str = "mlp") -> DGP:
+    """x + eta h(x): the observations bent by a random map of Lipschitz constant at most 1.
+
+    Invertible for eta < 1, and each singular value of the Jacobian changes by a factor in
+    [1 - eta, 1 + eta]: the misspecification axis for methods that assume a linear or
+    isometric mixing. h as in ``crl.dgp.mixings.perturbation_map``; eta may be traced. The
+    truth's mixing, dictionary, log_prob and jacobian become None. Queries do(x) have no
+    meaning after it, and a world that has them is refused.
+    """
+
+    h = perturbation_map(perturbation)
+
+    def init(key):
+        k_world, k_h = jax.random.split(key)
+        world = dgp.init(k_world)
+        x = jax.eval_shape(lambda: dgp.sample(key, world, 2).data.x)
+        return _World(world, h.init(k_h, x.shape[1], x.dtype))
+
+    def change(world, x):
+        return x + eta * h.apply(world.own, x)
+
+    def sample(key, world, n):
+        data, truth = dgp.sample(key, world.inner, n)
+        if "do_value" in data.aux:
+            raise ValueError(
+                "perturbed needs a world without do() queries, got aux['do_value']: a value "
+                "set before the perturbation is not a value of x after it"
+            )
+
+        def rows(x):
+            return jax.vmap(lambda row: change(world, row))(x)
+
+        truth = truth._replace(mixing=None, dictionary=None, log_prob=None, jacobian=None)
+        truth = _map_truth(truth, x=rows, counterfactual=rows)
+        aux = _with_aux(data, ("pair",), rows)
+        return Sample(data._replace(x=rows(data.x), aux=aux), truth)
+
+    def mix(world, z):
+        return change(world, dgp.mix(world.inner, z))
+
+    return DGP(init, sample, dgp.mix and mix)
+
+
+def with_jacobian(dgp: DGP, num_points: int = 64) -> DGP:
+    """Truth.jacobian: that of the mixing at the first ``num_points`` latents, (m, p, d).
+
+    After ``crl.core.split`` both parts hold the points of the undivided sample: it describes
+    the mixing, not single rows. Raises ValueError for a DGP without ``mix``.
+    """
+    if dgp.mix is None:
+        raise ValueError("with_jacobian needs a DGP with mix, got one of real data (mix=None)")
+
+    def sample(key, world, n):
+        data, truth = dgp.sample(key, world, n)
+        jacobian = jax.vmap(jax.jacfwd(lambda z: dgp.mix(world, z)))(truth.z[:num_points])
+        return Sample(data, truth._replace(jacobian=jacobian))
+
+    return DGP(dgp.init, sample, dgp.mix)

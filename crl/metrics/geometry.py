@@ -1,0 +1,93 @@
+"""How far a map is from an isometry, from its Jacobian at sampled points.
+
+``jacobian``: (m, p, d), p >= d, at m points drawn from the law of the latents, so that means
+are expectations under it. The metrics read ``readout.jacobian`` (the learned decoder) or
+``truth.jacobian`` (the mixing, see ``crl.dgp.combinators.with_jacobian``). Theta is the
+distance of Buchholz & Schoelkopf (ICML 2024, "Robustness of nonlinear representation
+learning"), the ratio after Friesecke, James & Mueller (2002), L the bi-Lipschitz constant of
+Nelson et al. (ICLR 2026), C_IMA that of Gresele et al. (NeurIPS 2021).
+"""
+
+import jax.numpy as jnp
+from jax import Array
+
+from crl.core import Readout, Truth, need
+
+
+def singular_values(jacobian: Array) -> Array:
+    """(m, p, d) -> (m, d), decreasing."""
+    return jnp.linalg.svd(jacobian, compute_uv=False)
+
+
+def theta(jacobian: Array, order: float = 2.0) -> dict[str, Array]:
+    """Theta_p: the L^p distance to the local isometries, 0 if and only if it is one.
+
+    With singular values sigma_i at a point, the Frobenius distance of the Jacobian to the
+    isometries is dist = (sum_i (sigma_i - 1)^2)^(1/2), that of its inverse the same with
+    1 / sigma_i. Returns ``forward`` (E dist^p)^(1/p), ``inverse``, and ``both``, the p-norm
+    of the two. The inverse is infinite where the map is singular.
+    """
+    s = singular_values(jacobian)
+    forward = jnp.mean(jnp.linalg.norm(s - 1, axis=1) ** order)
+    inverse = jnp.mean(jnp.linalg.norm(1 / s - 1, axis=1) ** order)
+    parts = {"forward": forward, "inverse": inverse, "both": forward + inverse}
+    return {name: value ** (1 / order) for name, value in parts.items()}
+
+
+def bilipschitz_excess(jacobian: Array) -> Array:
+    """L, the smallest with all singular values in [1 / (1 + L), 1 + L]."""
+    s = singular_values(jacobian)
+    return jnp.maximum(jnp.max(s) - 1, jnp.max(1 / s) - 1)
+
+
+def rigidity_ratio(jacobian: Array) -> Array:
+    """(E ||J - R||^2)^(1/2) / Theta_2 (forward), R the isometry nearest to E J; at least 1.
+
+    Friesecke-James-Mueller rigidity bounds it by a constant of the domain. NaN for an exact
+    local isometry, where it is 0 / 0.
+    """
+    u, _, vt = jnp.linalg.svd(jnp.mean(jacobian, 0), full_matrices=False)
+    rigid = jnp.matmul(u, vt, precision="highest")
+    distance = jnp.sqrt(jnp.mean(jnp.sum((jacobian - rigid) ** 2, (1, 2))))
+    return distance / theta(jacobian)["forward"]
+
+
+def scaled_distortion(jacobian: Array) -> Array:
+    """d E tr(G^2) / (E tr G)^2 - 1 with G = J'J: 0 exactly for isometries up to one scale.
+
+    The relaxed distortion of IRVAE (Lee et al. 2022), shifted and free of d.
+    """
+    square = singular_values(jacobian) ** 2
+    d = square.shape[1]
+    return d * jnp.mean(jnp.sum(square**2, 1)) / jnp.mean(jnp.sum(square, 1)) ** 2 - 1
+
+
+def c_ima(jacobian: Array) -> Array:
+    """E[sum_i log ||J e_i|| - (1/2) log det J'J] in nats, >= 0: columns that are not orthogonal.
+
+    Invariant under permutation and smooth componentwise maps of the latents.
+    """
+    columns = jnp.sum(jnp.log(jnp.linalg.norm(jacobian, axis=1)), 1)
+    return jnp.mean(columns - jnp.sum(jnp.log(singular_values(jacobian)), 1))
+
+
+def _report(jacobian: Array) -> dict[str, Array]:
+    return {
+        "theta": theta(jacobian)["forward"],
+        "theta_inverse": theta(jacobian)["inverse"],
+        "bilipschitz_excess": bilipschitz_excess(jacobian),
+        "scaled_distortion": scaled_distortion(jacobian),
+        "c_ima": c_ima(jacobian),
+    }
+
+
+def decoder_isometry(readout: Readout, truth: Truth) -> dict[str, Array]:
+    """The quantities above for the learned decoder."""
+    del truth
+    return _report(need(readout, "jacobian", "decoder_isometry"))
+
+
+def mixing_isometry(readout: Readout, truth: Truth) -> dict[str, Array]:
+    """The quantities above for the true mixing: the assumption itself, measured."""
+    del readout
+    return _report(need(truth, "jacobian", "mixing_isometry"))

@@ -1,0 +1,102 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from crl.core import DGP, Data, Sample, Truth
+from crl.dgp import mixings, sources
+from crl.dgp.combinators import noisy, perturbed, standardized, with_jacobian
+from crl.dgp.latent import mixed_sources
+from crl.dgp.real import from_arrays
+from crl.metrics.geometry import singular_values
+
+LINEAR = mixed_sources(sources.laplace(), mixings.linear(20.0, num_observed=4), 3)
+
+
+def draw(dgp, n=4000):
+    world = dgp.init(jax.random.key(0))
+    return world, dgp.sample(jax.random.key(1), world, n)
+
+
+def test_standardized_has_unit_columns_and_a_consistent_truth():
+    """Columns within five standard errors of mean 0 (n = 4000) and variance 1."""
+    world, sample = draw(standardized(LINEAR))
+    x = np.asarray(sample.data.x)
+    assert np.abs(x.mean(0)).max() < 5 * np.sqrt(1 / 4000 + 1 / 10_000)
+    np.testing.assert_allclose(x.std(0), 1, atol=5 * np.sqrt(5 / 4 / 4000 * 1.4))
+    centred = sample.truth.z @ sample.truth.mixing.T
+    np.testing.assert_allclose(x - x.mean(0), centred - centred.mean(0), atol=1e-4)
+    one = standardized(LINEAR).mix(world, sample.truth.z[0])
+    np.testing.assert_allclose(one, x[0], atol=1e-5)
+    np.testing.assert_allclose(sample.truth.x, x)
+
+
+def _dictionary_world():
+    """Codes, a dictionary and a density: what the linear world lacks."""
+
+    def sample(key, world, n):
+        codes = jax.random.exponential(key, (n, 5))
+        atoms = world / jnp.linalg.norm(world, axis=1, keepdims=True)
+        x = codes @ atoms
+        truth = Truth(codes=codes, dictionary=atoms, counterfactual=x, log_prob=x[:, 0])
+        aux = {"pair": 2 * x, "do_value": x, "y": codes}
+        return Sample(Data(x, jnp.zeros(n, jnp.int32), aux), truth)
+
+    return DGP(lambda key: jax.random.normal(key, (5, 4)), sample, None)
+
+
+def test_standardized_carries_what_lives_in_the_space_of_x():
+    plain = _dictionary_world()
+    dgp = standardized(plain)
+    (inner, (mean, scale)), (data, truth) = draw(dgp, 50)
+    before = plain.sample(jax.random.key(1), inner, 50)
+    np.testing.assert_allclose(truth.counterfactual, data.x)
+    np.testing.assert_allclose(data.aux["do_value"], data.x)
+    np.testing.assert_allclose(data.aux["pair"], (before.data.aux["pair"] - mean) / scale)
+    np.testing.assert_array_equal(data.aux["y"], before.data.aux["y"])
+    np.testing.assert_allclose(jnp.linalg.norm(truth.dictionary, axis=1), 1, rtol=1e-5)
+    rebuilt = truth.codes @ truth.dictionary - mean / scale
+    np.testing.assert_allclose(rebuilt, data.x, atol=1e-5)
+    jump = truth.log_prob - before.truth.log_prob
+    np.testing.assert_allclose(jump, np.log(np.asarray(scale)).sum(), rtol=1e-4)
+    assert dgp.mix is None
+
+
+def test_noisy_adds_noise_of_the_asked_scale():
+    """Standard deviation within five standard errors, n = 16000 entries."""
+    for dgp in (noisy(LINEAR, 0.5), noisy(LINEAR, 0.5, sources.uniform())):
+        _, sample = draw(dgp)
+        noise = np.asarray(sample.data.x - sample.truth.z @ sample.truth.mixing.T)
+        assert noise.std() == pytest.approx(0.5, abs=5 * 0.5 / np.sqrt(2 * 16_000))
+    assert np.abs(noise).max() <= 0.5 * np.sqrt(3) + 1e-5  # the last is uniform
+    _, (data, _) = draw(noisy(_dictionary_world(), 0.1), 50)
+    extra = data.aux["pair"] - 2 * data.x  # e' - 2 e: the pair's noise is its own
+    assert np.std(extra) == pytest.approx(0.1 * np.sqrt(5), rel=0.2)
+
+
+def test_perturbed_bends_by_at_most_eta():
+    orthogonal = mixed_sources(sources.laplace(), mixings.linear(), 3)
+    world, sample = draw(with_jacobian(perturbed(orthogonal, 0.3), 64), 200)
+    s = singular_values(sample.truth.jacobian)
+    assert 0.7 <= s.min() < 0.97 and 1.03 < s.max() <= 1.3
+    assert sample.truth.mixing is None
+    np.testing.assert_array_equal(sample.truth.x, sample.data.x)
+    straight = orthogonal.sample(jax.random.key(1), world.inner, 200).data.x
+    assert 0.01 < jnp.abs(sample.data.x - straight).max()
+    with pytest.raises(ValueError, match="without do"):
+        draw(perturbed(_dictionary_world()), 10)
+
+
+def test_with_jacobian_equals_the_matrix_of_a_linear_mixing():
+    _, sample = draw(with_jacobian(LINEAR, 7), 20)
+    expected = np.broadcast_to(sample.truth.mixing, (7, 4, 3))
+    np.testing.assert_allclose(sample.truth.jacobian, expected, atol=1e-6)
+    both = draw(standardized(with_jacobian(LINEAR, 7)), 20)[1]
+    np.testing.assert_allclose(both.truth.jacobian[3], both.truth.mixing, atol=1e-6)
+
+
+def test_combinators_refuse_what_they_cannot_change():
+    with pytest.raises(ValueError, match="real data"):
+        with_jacobian(from_arrays(np.eye(4, 2, dtype=np.float32)))
+    with pytest.raises(ValueError, match="num_reference >= 2"):
+        standardized(LINEAR, 1)

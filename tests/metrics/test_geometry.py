@@ -1,0 +1,57 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.linalg
+
+from crl.core import Readout, Truth
+from crl.metrics import geometry
+
+J = np.random.default_rng(0).standard_normal((40, 6, 3)) * 0.2 + np.eye(6, 3)
+
+
+def test_theta_is_the_distance_to_the_nearest_isometry():
+    """Against the polar factor and the pseudo-inverse, point by point."""
+    forward, inverse = [], []
+    for j in J:
+        q = scipy.linalg.polar(j)[0]
+        forward.append(np.linalg.norm(j - q))
+        inverse.append(np.linalg.norm(np.linalg.pinv(j) - q.T))
+    for order in (2.0, 3.0):
+        got = geometry.theta(jnp.asarray(J), order)
+        expected = np.mean(np.power(forward, order)), np.mean(np.power(inverse, order))
+        assert got["forward"] == pytest.approx(expected[0] ** (1 / order), rel=1e-5)
+        assert got["inverse"] == pytest.approx(expected[1] ** (1 / order), rel=1e-5)
+        assert got["both"] == pytest.approx(sum(expected) ** (1 / order), rel=1e-5)
+
+
+def test_rigidity_ratio_and_bilipschitz_excess_by_brute_force():
+    rigid = scipy.linalg.polar(J.mean(0))[0]
+    numerator = np.sqrt(np.mean([np.linalg.norm(j - rigid) ** 2 for j in J]))
+    denominator = geometry.theta(jnp.asarray(J))["forward"]
+    assert geometry.rigidity_ratio(jnp.asarray(J)) == pytest.approx(
+        float(numerator / denominator), rel=1e-5
+    )
+    s = np.linalg.svd(J, compute_uv=False)
+    expected = max(s.max() - 1, 1 / s.min() - 1)
+    assert geometry.bilipschitz_excess(jnp.asarray(J)) == pytest.approx(expected, rel=1e-4)
+
+
+def test_distortions_vanish_on_the_maps_they_ask_for():
+    q = np.linalg.qr(np.random.default_rng(1).standard_normal((40, 6, 3)))[0]
+    assert geometry.scaled_distortion(jnp.asarray(7 * q)) == pytest.approx(0, abs=1e-5)
+    assert geometry.scaled_distortion(jnp.asarray(J)) > 0.01
+    orthogonal = q * np.random.default_rng(2).uniform(0.5, 2, (40, 1, 3))
+    assert geometry.c_ima(jnp.asarray(orthogonal)) == pytest.approx(0, abs=1e-5)
+    log_det = np.mean([np.linalg.slogdet(j.T @ j)[1] / 2 for j in J])
+    expected = np.log(np.linalg.norm(J, axis=1)).sum(1).mean() - log_det
+    assert geometry.c_ima(jnp.asarray(J)) == pytest.approx(expected, rel=1e-4)
+
+
+def test_metrics_read_the_decoder_or_the_mixing():
+    isometry = jnp.asarray(np.linalg.qr(J)[0])
+    readout, truth = Readout(jacobian=jnp.asarray(J)), Truth(jacobian=isometry)
+    learned = jax.jit(geometry.decoder_isometry)(readout, truth)
+    true = geometry.mixing_isometry(readout, truth)
+    assert learned["theta"] > 0.3
+    np.testing.assert_allclose(list(true.values()), 0, atol=1e-5)

@@ -27,10 +27,8 @@ def _with_aux(data: Data, names: tuple[str, ...], change: Callable) -> dict:
 
 def _map_truth(truth: Truth, **changes: Callable) -> Truth:
     """``truth`` with fields changed where they are not None."""
-    new = {
-        k: f(getattr(truth, k)) for k, f in changes.items() if getattr(truth, k) is not None
-    }
-    return truth._replace(**new)
+    old = truth._asdict()
+    return truth._replace(**{k: f(old[k]) for k, f in changes.items() if old[k] is not None})
 
 
 def standardized(dgp: DGP, num_reference: int = 10_000) -> DGP:

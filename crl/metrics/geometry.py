@@ -63,7 +63,7 @@ def scaled_distortion(jacobian: Array) -> Array:
 
 
 def c_ima(jacobian: Array) -> Array:
-    """E[sum_i log ||J e_i|| - (1/2) log det J'J] in nats, >= 0: columns that are not orthogonal.
+    """E[sum_i log ||J e_i|| - (1/2) log det J'J] in nats; 0 for orthogonal columns, else > 0.
 
     Invariant under permutation and smooth componentwise maps of the latents.
     """

@@ -6,6 +6,7 @@ atoms that never fire and pairs that share one feature are local minima. Populat
 replaces both while training and is what makes the dictionary recoverable.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -110,16 +111,12 @@ def topk_sae(
         age = jnp.zeros(num_atoms, jnp.int32)
         return State(params, optimizer.init(params), scale, age, jnp.zeros((), jnp.int32))
 
-    def encode(params, x):
-        pre = (x - params.b_dec) @ params.w_enc.T + params.b_enc  # (n, m)
-        return pre, top_codes(pre, k)
-
     def loss(params, x, is_dead):
-        pre, codes = encode(params, x)
-        residual = x - codes @ params.w_dec - params.b_dec  # (n, p)
+        estimate, fired = autoencode(params, x, k)
+        residual = x - estimate  # (n, p)
         sse = jnp.mean(jnp.sum(residual**2, axis=1))
-        aux = aux_loss(params.w_dec, pre, residual, is_dead)
-        return sse + aux_weight * aux, (sse, codes, residual)
+        aux = aux_loss(params, x, residual, is_dead)
+        return sse + aux_weight * aux, (sse, fired, residual)
 
     def step(key, state, data):
         x = _rows(data)
@@ -127,10 +124,10 @@ def topk_sae(
             x = x[jax.random.randint(key, (batch_size,), 0, len(x), jnp.int32)]
         x = x / state.scale
         is_dead = state.age >= dead_after
-        grads, (sse, codes, residual) = jax.grad(loss, has_aux=True)(state.params, x, is_dead)
+        grads, (sse, fired, residual) = jax.grad(loss, has_aux=True)(state.params, x, is_dead)
         updates, opt = optimizer.update(grads, state.opt, state.params)
         params = optax.apply_updates(state.params, updates)
-        age = jnp.where(jnp.any(codes > 0, axis=0), 0, state.age + 1)
+        age = jnp.where(fired, 0, state.age + 1)
         state = State(params, opt, state.scale, age, state.step + 1)
         info = {"loss": sse / k, "num_dead": jnp.sum(age >= dead_after)}
         if population_control:
@@ -155,7 +152,7 @@ def topk_sae(
     def readout(state, data):
         x = _rows(data)
         with jax.default_matmul_precision("highest"):
-            _, codes = encode(state.params, x / state.scale)
+            codes = top_codes(encode(state.params, x / state.scale), k)
             estimate = state.scale * (codes @ state.params.w_dec + state.params.b_dec)
         diag = {
             "dead_fraction": jnp.mean(jnp.all(codes == 0, axis=0)),
@@ -176,6 +173,11 @@ def _rows(data: Data) -> Array:
     return data.x.reshape(len(data.x), -1)
 
 
+def encode(params: Params, x: Array) -> Array:
+    """Pre-activations (n, m)."""
+    return (x - params.b_dec) @ params.w_enc.T + params.b_enc
+
+
 def top_codes(pre: Array, k: int) -> Array:
     """The k largest entries of each row of pre (n, m), where positive; 0 elsewhere."""
     # Values with indices and a scatter: exactly k also in ties, and XLA keeps its fast
@@ -185,25 +187,73 @@ def top_codes(pre: Array, k: int) -> Array:
     return jnp.zeros_like(pre).at[rows, index].set(jax.nn.relu(values), unique_indices=True)
 
 
-def aux_loss(atoms: Array, pre: Array, residual: Array, is_dead: Array) -> Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def autoencode(params: Params, x: Array, k: int) -> tuple[Array, Array]:
+    """The reconstruction (n, p) of x from its k largest codes, and which atoms fired (m,).
+
+    Encoder and decoder have one gradient that touches the k active atoms of each row
+    instead of all m: a third of the time on a CPU (m 4096, p 512, k 32, n 4096), and
+    no (n, m) array but the pre-activations. There is no gradient in x.
+    """
+    return _autoencode(params, x, k)[0]
+
+
+def _autoencode(params, x, k):
+    values, index = jax.lax.top_k(encode(params, x), k)  # (n, k)
+    values = jax.nn.relu(values)
+
+    def add(j, total):
+        return total + values[:, j, None] * params.w_dec[index[:, j]]
+
+    estimate = jax.lax.fori_loop(0, k, add, jnp.broadcast_to(params.b_dec, x.shape))
+    fired = jnp.zeros(params.b_enc.shape, bool).at[index].max(values > 0)
+    return (estimate, fired), (params, x, values, index)
+
+
+def _autoencode_gradient(k, saved, cotangent):
+    params, x, values, index = saved
+    to_estimate, _ = cotangent  # (n, p)
+    centred = x - params.b_dec
+
+    def add(j, total):
+        w_enc, b_enc, w_dec = total
+        atom, value = index[:, j], values[:, j]  # (n,)
+        to_value = jnp.sum(params.w_dec[atom] * to_estimate, axis=1)
+        to_value = jnp.where(value > 0, to_value, 0)
+        return (
+            w_enc.at[atom].add(to_value[:, None] * centred),
+            b_enc.at[atom].add(to_value),
+            w_dec.at[atom].add(value[:, None] * to_estimate),
+        )
+
+    zeros = jax.tree.map(jnp.zeros_like, params[:3])
+    w_enc, b_enc, w_dec = jax.lax.fori_loop(0, k, add, zeros)
+    b_dec = jnp.sum(to_estimate, axis=0) - b_enc @ params.w_enc
+    return Params(w_enc, b_enc, w_dec, b_dec), None
+
+
+autoencode.defvjp(_autoencode, _autoencode_gradient)
+
+
+def aux_loss(params: Params, x: Array, residual: Array, is_dead: Array) -> Array:
     """AuxK: how badly the p / 2 best dead atoms explain the residual, over its variance.
 
-    The residual is a target, so it gets no gradient, and b_dec, which is in it already,
-    is not added again; the gradient reaches dead atoms only.
+    x, residual: (n, p). is_dead: (m,) bool. The residual is a target and gets no gradient;
+    b_dec, whose part it lacks already, is not added again. The gradient reaches the dead
+    atoms only. 0 when none is dead.
     """
-    m, p = atoms.shape
+    m, p = params.w_dec.shape
     target = jax.lax.stop_gradient(residual)
 
-    def some(atoms, pre):
-        codes = top_codes(jnp.where(is_dead, pre, -1), min(max(1, p // 2), m))
-        error = jnp.sum((target - codes @ atoms) ** 2)
+    def some(params):
+        fixed = params._replace(b_dec=jax.lax.stop_gradient(params.b_dec))
+        codes = top_codes(jnp.where(is_dead, encode(fixed, x), -1), min(max(1, p // 2), m))
+        error = jnp.sum((target - codes @ params.w_dec) ** 2)
         variance = jnp.sum((target - jnp.mean(target, axis=0)) ** 2)
         return error / jnp.where(variance > 0, variance, 1)
 
-    # The second top-k is the larger one: it is skipped as long as every atom fires.
-    return jax.lax.cond(
-        jnp.any(is_dead), some, lambda atoms, pre: jnp.zeros((), atoms.dtype), atoms, pre
-    )
+    # A second encoding with a larger top-k: not paid for as long as every atom fires.
+    return jax.lax.cond(jnp.any(is_dead), some, lambda _: jnp.zeros((), x.dtype), params)
 
 
 def _replace(state: State, residual: Array, wasted: Array) -> State:

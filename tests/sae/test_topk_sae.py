@@ -11,7 +11,7 @@ from crl.core import Task
 from crl.dgp.real import as_data
 from crl.dgp.superposition import s1, song, superposition
 from crl.metrics.dictionaries import dictionary_mcc, fvu, match_atoms, support_f1
-from crl.sae.topk_sae import aux_loss, top_codes, topk_sae
+from crl.sae.topk_sae import Params, autoencode, aux_loss, encode, top_codes, topk_sae
 
 NUM_TEST = 512
 FAST = dict(num_steps=1000, batch_size=256)
@@ -62,20 +62,43 @@ def test_top_codes_keeps_the_k_largest_positive_and_exactly_k_in_ties():
     np.testing.assert_array_equal((ties > 0).sum(1), 4)
 
 
+def random_params(m, p, n):
+    keys = jax.random.split(jax.random.key(0), 5)
+    shapes = [(m, p), (m,), (m, p), (p,), (n, p)]
+    *params, x = (jax.random.normal(k, s) for k, s in zip(keys, shapes))
+    return Params(*params), x
+
+
+def test_sparse_gradient_is_the_dense_one():
+    params, x = random_params(m=12, p=5, n=40)
+    weight = jnp.cos(jnp.arange(200.0)).reshape(40, 5)
+
+    def dense(params):
+        codes = top_codes(encode(params, x), 4)
+        return jnp.sum(weight * (codes @ params.w_dec + params.b_dec) ** 2)
+
+    def sparse(params):
+        return jnp.sum(weight * autoencode(params, x, 4)[0] ** 2)
+
+    value, gradient = jax.jit(jax.value_and_grad(sparse))(params)
+    expected_value, expected = jax.jit(jax.value_and_grad(dense))(params)
+    np.testing.assert_allclose(value, expected_value, rtol=1e-5)
+    for a, b in zip(gradient, expected):
+        np.testing.assert_allclose(a, b, atol=1e-4 * jnp.abs(b).max())
+    fired = (top_codes(encode(params, x), 4) > 0).any(0)
+    np.testing.assert_array_equal(autoencode(params, x, 4)[1], fired)
+
+
 def test_aux_gradient_reaches_dead_atoms_only():
-    rng = np.random.default_rng(0)
-    atoms, pre, residual = (
-        jnp.asarray(rng.normal(size=s).astype(np.float32)) for s in [(6, 4), (20, 6), (20, 4)]
-    )
-    is_dead = jnp.arange(6) < 2
-    to_atoms, to_pre, to_residual = jax.grad(aux_loss, (0, 1, 2))(
-        atoms, pre, residual, is_dead
-    )
-    assert (jnp.abs(to_atoms[:2]).max(axis=1) > 0).all()
-    assert (jnp.abs(to_pre[:, :2]).max(axis=0) > 0).all()
-    assert (to_atoms[2:] == 0).all() and (to_pre[:, 2:] == 0).all()
-    assert (to_residual == 0).all()
-    assert aux_loss(atoms, pre, residual, is_dead & False) == 0
+    params, x = random_params(m=6, p=4, n=20)
+    params = params._replace(b_enc=jnp.zeros(6))  # so that each atom is on for some rows
+    residual, is_dead = jnp.sin(x), jnp.arange(6) < 2
+    to_params, to_residual = jax.grad(aux_loss, (0, 2))(params, x, residual, is_dead)
+    for to_rows in (to_params.w_enc, to_params.w_dec, to_params.b_enc[:, None]):
+        assert (jnp.abs(to_rows[:2]).max(axis=1) > 0).all()
+        assert (to_rows[2:] == 0).all()
+    assert (to_params.b_dec == 0).all() and (to_residual == 0).all()
+    assert aux_loss(params, x, residual, is_dead & False) == 0
 
 
 def test_topk_sae_recovers_s1(s1_world):

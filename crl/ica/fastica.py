@@ -62,8 +62,8 @@ def fastica(
     (g = u exp(-u^2/2)) or "cube" (kurtosis). tol: stops when every unit row moves by
     1 - |cos angle| < tol. num_steps: iterations, of each unit under deflation.
 
-    Claims z, unmixing and, in ``diag``: converged (1 or 0), delta, effective_rank, and
-    min_tau, the smallest |E[z_i g(z_i)] - E[g'(z_i)]|: 0 for a Gaussian, and the theory asks
+    Claims z, unmixing, the reconstruction x, the decoder's Jacobian (the mixing, repeated
+    for 64 rows) and, in ``diag``: converged (1 or 0), delta, effective_rank, and min_tau, the smallest |E[z_i g(z_i)] - E[g'(z_i)]|: 0 for a Gaussian, and the theory asks
     that it be nonzero for all but one. z has unit variance on the training data. Order: by
     decreasing |tau|. Sign: the largest entry of each column of the mixing is positive.
 
@@ -189,7 +189,10 @@ def fastica(
             "min_tau": jnp.min(jnp.abs(state.tau)),
         }
         z = jnp.matmul(centred, b.T, precision="highest")  # (n, d)
-        return Readout(z=z, unmixing=b, diag=diag)
+        a = jnp.matmul(white.dewhitener, state.rotation.T, precision="highest")  # (p, d)
+        x = white.mean + jnp.matmul(z, a.T, precision="highest")  # (n, p)
+        jacobian = jnp.broadcast_to(a, (min(64, len(x)), *a.shape))
+        return Readout(z=z, x=x, unmixing=b, jacobian=jacobian, diag=diag)
 
     def validate(data):
         n, p = data.x.shape

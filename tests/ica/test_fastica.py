@@ -11,6 +11,7 @@ from crl.dgp import mixings, sources
 from crl.dgp.latent import mixed_sources
 from crl.ica.fastica import NONLINEARITIES, fastica
 from crl.metrics.latents import amari, amari_distance, mcc, mean_correlation
+from crl.testing import check_estimator
 
 D, N = 5, 20_000
 SYMMETRIC, PRECISE = fastica(D), fastica(D, tol=1e-8)  # compiled once each
@@ -182,3 +183,10 @@ def test_two_cycles_are_broken():
         warnings.simplefilter("error")
         converged = [bool(fitted(fastica(D, num_steps=500), x)[0].converged) for x in data]
     assert np.mean(converged) > 0.9
+
+
+@pytest.mark.parametrize("algorithm", ["symmetric", "deflation"])
+def test_conformance(algorithm):
+    dgp = mixed_sources(sources.laplace(), mixings.linear(5.0, num_observed=4), 3)
+    task = crl.Task(dgp, 400, 100, {"mcc": mcc}, {})
+    check_estimator(fastica(3, algorithm, num_steps=30), task)

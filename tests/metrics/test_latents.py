@@ -8,6 +8,7 @@ from sklearn.linear_model import LinearRegression
 
 from crl.core import MissingClaim, Readout, Truth
 from crl.metrics import latents
+from crl.testing import check_metric
 
 RNG = np.random.default_rng(0)
 N = 400
@@ -203,3 +204,8 @@ def test_missing_claims_are_named():
         latents.align("conformal", Z, Z)
     with pytest.raises(ValueError, match="square product"):
         latents.amari_distance(np.ones((2, 3)))
+
+
+@pytest.mark.parametrize("name", ["mcc", "mcc_spearman", "mcc_held_out"])
+def test_conformance(name):
+    check_metric(getattr(latents, name), ("z",), 1.0)

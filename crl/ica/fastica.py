@@ -63,8 +63,9 @@ def fastica(
     1 - |cos angle| < tol. num_steps: iterations, of each unit under deflation.
 
     Claims z, unmixing, the reconstruction x, the decoder's Jacobian (the mixing, repeated
-    for 64 rows) and, in ``diag``: converged (1 or 0), delta, effective_rank, and min_tau, the smallest |E[z_i g(z_i)] - E[g'(z_i)]|: 0 for a Gaussian, and the theory asks
-    that it be nonzero for all but one. z has unit variance on the training data. Order: by
+    for 64 rows) and, in ``diag``: converged (1 or 0), delta, effective_rank, and min_tau,
+    the smallest |E[z_i g(z_i)] - E[g'(z_i)]|: 0 for a Gaussian, and the theory asks that it
+    be nonzero for all but one. z has unit variance on the training data. Order: by
     decreasing |tau|. Sign: the largest entry of each column of the mixing is positive.
 
     Raises ValueError for unknown options, for num_latents > p, n <= p, and for data whose

@@ -70,11 +70,9 @@ class Figures:
             steps = trace.pop("step", [])
             name = "loss" if "loss" in trace else next(iter(trace), "")
             if len(steps) > 1 and len(trace.get(name, [])) == len(steps):
-                traces.setdefault(e.estimator, []).append((steps, trace[name]))
+                traces.setdefault(e.estimator, []).append((steps, trace[name], name))
         if traces:
-            caption = (
-                "Training: loss of each fit (of the first scalar where there is no loss)."
-            )
+            caption = "Training, one line a fit."
             found.append(_figure(self.draw.curves(traces, self.colors), caption))
         return found
 

@@ -6,7 +6,6 @@ from results folders of strangers: they are drawn as they are, never parsed as f
 
 import io
 import re
-from collections.abc import Sequence
 
 import matplotlib
 import numpy as np
@@ -127,12 +126,13 @@ def sweep(axis: str, curves: dict[str, dict[str, Values]], colors: dict[str, str
 
 
 @matplotlib.rc_context(STYLE)
-def curves(traces: dict[str, list[tuple[Sequence, Sequence]]], colors: dict[str, str]) -> str:
-    """Training curves: one panel an estimator, one line a fit; (steps, loss) each."""
+def curves(traces: dict[str, list[tuple]], colors: dict[str, str]) -> str:
+    """Training curves: one panel an estimator, one line a fit: (steps, values, their name)."""
     figure, axes = _panels(len(traces), 2.5, 1.75)
     for ax, (name, lines) in zip(axes, traces.items()):
-        for steps, loss in lines:
-            ax.plot(steps, loss, lw=1, color=colors[name], alpha=max(0.25, 1 / len(lines)))
+        for steps, values, quantity in lines:
+            ax.plot(steps, values, lw=1, color=colors[name], alpha=max(0.25, 1 / len(lines)))
+            ax.set_ylabel(quantity)
         ax.set_title(name)
         ax.set_xlabel("step")
         ax.locator_params(nbins=4)

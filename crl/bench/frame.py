@@ -37,7 +37,7 @@ table { border-collapse: collapse; font-size: 14px; font-variant-numeric: tabula
 th { text-align: left; font-weight: 600; color: var(--muted); font-size: 12.5px;
   cursor: pointer; white-space: nowrap; user-select: none }
 th, td { padding: 6px 14px 6px 0; border-bottom: 1px solid var(--line); vertical-align: top }
-td.number { white-space: nowrap } tbody tr:hover { background: #f9fafb }
+td.number, td:first-child { white-space: nowrap } tbody tr:hover { background: #f9fafb }
 th.up::after { content: " ▲" } th.down::after { content: " ▼" }
 .delta { font-size: 12.5px; color: var(--muted) }
 .lost { font-size: 12.5px; color: var(--red) }

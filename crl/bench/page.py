@@ -31,7 +31,8 @@ def render(plans, entries, rows, problems, other) -> str:
         _failures(entries, problems),
     ]
     for plan in plans:
-        body.append(_suite(plan, [e for e in entries if e.suite == plan["suite"]], rows))
+        own = [e for e in entries if e.suite == plan["suite"]]
+        body.append(_suite(plan, own, rows, shows_name=len(plans) > 1))
     body.append(_provenance(entries, other))
     return PAGE.replace("{title}", escape(title)).replace("{body}", "\n".join(body))
 
@@ -92,7 +93,7 @@ def _failures(entries: list[Entry], problems: list[str]) -> str:
     return f"<section><h2>What went wrong</h2>{''.join(parts)}</section>"
 
 
-def _suite(plan: dict, entries: list[Entry], rows: list[Row]) -> str:
+def _suite(plan: dict, entries: list[Entry], rows: list[Row], shows_name: bool) -> str:
     name = plan["suite"]
     estimators = list(dict.fromkeys(e.estimator for e in entries))
     rows = [r for r in rows if r.suite == name]
@@ -113,7 +114,8 @@ def _suite(plan: dict, entries: list[Entry], rows: list[Row]) -> str:
         sweeps = f"<article>{sweeps}</article>"
     missing = f"<p class=muted>{escape(draw.missing)}</p>" if draw.missing else ""
     overview = _overview(entries, rows)
-    return f"<section><h2>{escape(str(name))}</h2>{missing}{overview}{tasks}{sweeps}</section>"
+    heading = f"<h2>{escape(name)}</h2>" * shows_name
+    return f"<section>{heading}{missing}{overview}{tasks}{sweeps}</section>"
 
 
 def _overview(entries: list[Entry], rows: list[Row]) -> str:
@@ -153,7 +155,8 @@ def _seconds(record: dict) -> tuple[float, float]:
 
 def _task(name: str, config: dict, entries: list[Entry], rows: list[Row], draw) -> str:
     note = str(config.get("note", ""))
-    badge = '<span class="badge control">negative control</span>' * ("control" in note.lower())
+    is_control = note.lower().startswith(("control", "negative control"))
+    badge = '<span class="badge control">negative control</span>' * is_control
     sizes = f"{config.get('num_train')} rows to fit, {config.get('num_test')} held out"
     seeds = f"{config.get('worlds')} worlds × {config.get('fits')} fits"
     peers = {e.estimator for e in entries if e.record and e.record.get("peer")}

@@ -26,11 +26,14 @@ PICTURE_SIZE = 32  # rows and columns of the matrices kept for the report
 
 
 def flat(metrics: dict) -> dict[str, Any]:
-    """``{name: scalar or dict}`` as ``{name or name.entry: scalar}``."""
+    """``{name: scalar or dict}`` as ``{name or name.entry: scalar}``.
+
+    The entry that a metric names after itself keeps the one name.
+    """
     flat = {}
     for name, value in metrics.items():
         inner = value if isinstance(value, dict) else {None: value}
-        flat |= {name if k is None else f"{name}.{k}": v for k, v in inner.items()}
+        flat |= {name if k in (None, name) else f"{name}.{k}": v for k, v in inner.items()}
     return flat
 
 

@@ -16,7 +16,8 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -35,7 +36,7 @@ from crl.bench.records import (
     provenance,
     thin,
 )
-from crl.bench.store import Store, is_done
+from crl.bench.store import Store, StoreError, is_done
 from crl.bench.suite import Cell, Suite, build, canonical, cells, key_of, parse, stable_hash
 from crl.check import check_data, check_task
 from crl.core import Estimator, Sample, Task, split
@@ -81,6 +82,43 @@ class Summary(NamedTuple):
     failed: int
     diverged: int
     failures: list[tuple[str, str, str]]
+
+
+class _Compiling:
+    """Seconds that this process has spent tracing and compiling."""
+
+    def __init__(self):
+        self.total = 0.0
+        self.spans = deque(maxlen=1000)  # (begin, seconds)
+        jax.monitoring.register_event_duration_secs_listener(self._listen)
+
+    def _listen(self, event: str, seconds: float, **kwargs) -> None:
+        if not event.startswith("/jax/core/compile/"):
+            return
+        begin = time.perf_counter() - seconds
+        # A trace reports itself after those inside it, which must not count twice.
+        while self.spans and self.spans[-1][0] >= begin:
+            self.total -= self.spans.pop()[1]
+        self.spans.append((begin, seconds))
+        self.total += seconds
+
+
+_compiling = _Compiling()
+
+
+class _Clock:
+    """Seconds since it was made: compiling, running, and of this process's CPU time."""
+
+    def __init__(self):
+        self.begin = self._now()
+
+    def read(self) -> dict[str, float]:
+        took, cpu, compiling = (b - a for a, b in zip(self.begin, self._now()))
+        run = max(0.0, took - compiling)
+        return {k: round(v, 3) for k, v in dict(compile=compiling, run=run, cpu=cpu).items()}
+
+    def _now(self) -> tuple[float, float, float]:
+        return time.perf_counter(), time.process_time(), _compiling.total
 
 
 class Runner:
@@ -153,46 +191,55 @@ class Runner:
 
     def compute(self, batch: Batch) -> list[dict]:
         """Compute and publish what a batch misses; a failure becomes the cells' record."""
-        todo = self.pending(batch)
-        if not todo:
-            return []
-        begin, cpu, compiled = time.perf_counter(), time.process_time(), _compiling.total
+        todo, done = self.pending(batch), {}
+        clock = _Clock()
         try:
-            error = self.dry_run(batch.task, batch.estimator)
-            if error:
-                found = {cell: failure(error) for cell in todo}
-            elif isinstance(self.build(batch.task, batch.estimator), Estimator):
-                found = self._fit(batch, todo)
-            else:
-                found = self._call_peer(batch, todo)
+            for cell, record in self._results(batch, todo):
+                self._publish(cell, record, clock, len(todo))
+                done[cell] = record
+        except StoreError:
+            raise
         except Exception as error:
-            found = {cell: failure(error) for cell in todo}
-        compiling = _compiling.total - compiled
-        took = time.perf_counter() - begin
-        shared = {
-            "seconds": {
-                "compile": round(compiling, 3),
-                "run": round(max(0.0, took - compiling), 3),
-                "cpu": round(time.process_time() - cpu, 3),
-                "cells": len(todo),
-            },
+            for cell in todo:
+                if cell not in done:
+                    done[cell] = failure(error)
+                    self._publish(cell, done[cell], clock, len(todo))
+        if todo:
+            shutil.rmtree(self._checkpoint(todo), ignore_errors=True)
+        return [{**cell._asdict(), **record} for cell, record in done.items()]
+
+    def _results(self, batch: Batch, todo: list[Cell]) -> Iterator[tuple[Cell, dict]]:
+        if not todo:
+            return
+        error = self.dry_run(batch.task, batch.estimator)
+        if error:
+            raise error
+        if isinstance(self.build(batch.task, batch.estimator), Estimator):
+            yield from self._fit(batch, todo).items()
+        else:
+            yield from self._call_peer(batch, todo)
+
+    def _publish(self, cell: Cell, record: dict, clock: _Clock, num_cells: int) -> None:
+        task = self.suite.tasks[cell.task]
+        config = {
+            "dgp": task.dgp,
+            "estimator": task.estimators[cell.estimator],
+            "metrics": task.metrics if cell.fit is not None else task.stability,
+            "num_train": task.num_train,
+            "num_test": task.num_test,
+        }
+        whole = {
+            **{"suite": self.suite.name, **cell._asdict(), **record},
+            "seconds": {**clock.read(), "cells": num_cells},
             "peak_bytes": peak_bytes(self.devices),
             "made_by": self.made_by(),
+            "config": config,
         }
-        task = self.suite.tasks[batch.task]
-        for cell, record in found.items():
-            config = {
-                "dgp": task.dgp,
-                "estimator": task.estimators[cell.estimator],
-                "metrics": task.metrics if cell.fit is not None else task.stability,
-                "num_train": task.num_train,
-                "num_test": task.num_test,
-            }
-            whole = {"suite": self.suite.name, **cell._asdict(), **record, **shared}
-            if jax.process_index() == 0:  # the others have the same numbers
-                self.store.publish(self.key(cell), whole | {"config": config})
-        shutil.rmtree(self.store.root / "fits" / self.key(todo[0]), ignore_errors=True)
-        return [{**cell._asdict(), **found[cell]} for cell in todo]
+        if jax.process_index() == 0:  # the others have the same numbers
+            self.store.publish(self.key(cell), whole)
+
+    def _checkpoint(self, todo: list[Cell]) -> Path:
+        return self.store.root / "fits" / self.key(todo[0])
 
     def _build(self, task: str, estimator: str) -> Any:
         return build(self.suite.tasks[task].estimators[estimator])
@@ -263,7 +310,7 @@ class Runner:
         rows = np.array([worlds.index(world) for world, _ in full])
         train, test = jax.tree.map(lambda a: a[rows], (train, test))
         keys = _fit_keys(stable_hash(config.dgp), jnp.asarray(full, jnp.int32))
-        folder = self.store.root / "fits" / self.key(todo[0])
+        folder = self._checkpoint(todo)
         fit = fit_replicas(
             estimator,
             keys,
@@ -312,10 +359,10 @@ class Runner:
                 found[cell] = outcome({k: v[i] for k, v in values.items()}, bad)
         return found
 
-    def _call_peer(self, batch: Batch, todo: list[Cell]) -> dict[Cell, dict]:
+    def _call_peer(self, batch: Batch, todo: list[Cell]) -> Iterator[tuple[Cell, dict]]:
         """Other libraries: host functions (key, train, test) -> Readout, cell by cell."""
         config, problem = self.suite.tasks[batch.task], self.problem(batch.task)
-        peer, found, readouts = self.build(batch.task, batch.estimator), {}, {}
+        peer, readouts = self.build(batch.task, batch.estimator), {}
         worlds = sorted({cell.world for cell in todo})
         samples = jax.device_get(self._draw(batch, worlds))
         score, compare = _jitted(problem.score), _jitted(problem.stability)
@@ -348,10 +395,10 @@ class Runner:
 
         for cell in todo:
             try:
-                found[cell] = one(cell) | {"peer": True}
+                record = one(cell)
             except Exception as error:
-                found[cell] = failure(error) | {"peer": True}
-        return found
+                record = failure(error)
+            yield cell, record | {"peer": True}
 
 
 def run(
@@ -467,28 +514,6 @@ def _agreed(flags: list[bool]) -> list[bool]:
 
 def _padded(items: Sequence, num: int) -> list:
     return [*items, *[items[-1]] * (num - len(items))]
-
-
-class _Compiling:
-    """Seconds that this process has spent tracing and compiling."""
-
-    def __init__(self):
-        self.total = 0.0
-        self.spans = deque(maxlen=1000)  # (begin, seconds)
-        jax.monitoring.register_event_duration_secs_listener(self._listen)
-
-    def _listen(self, event: str, seconds: float, **kwargs) -> None:
-        if not event.startswith("/jax/core/compile/"):
-            return
-        begin = time.perf_counter() - seconds
-        # A trace reports itself after those inside it, which must not count twice.
-        while self.spans and self.spans[-1][0] >= begin:
-            self.total -= self.spans.pop()[1]
-        self.spans.append((begin, seconds))
-        self.total += seconds
-
-
-_compiling = _Compiling()
 
 
 @contextlib.contextmanager

@@ -251,7 +251,9 @@ def _source(reference: str) -> str:
 def _plain(value: Any, where: str) -> Any:
     """Config as JSON types."""
     if isinstance(value, Mapping) or hasattr(value, "to_dict"):
-        return {str(k): _plain(v, f"{where}.{k}") for k, v in value.items()}
+        # A ConfigDict iterates by the alphabet; the report keeps the order of the file.
+        names = getattr(value, "_fields", value)
+        return {str(k): _plain(value[k], f"{where}.{k}") for k in names}
     if isinstance(value, list | tuple):
         return [_plain(v, f"{where}[{i}]") for i, v in enumerate(value)]
     if value is None or isinstance(value, bool | int | float | str):

@@ -23,15 +23,14 @@ def NAME(num_latents, lr=0.2, num_steps=300):
         mean = data.x.mean(0)
         _, s, vt = jnp.linalg.svd(data.x - mean, full_matrices=False)
         # Whitening to start with: what is left to find is a rotation.
-        return State(mean, jnp.sqrt(len(data.x)) * vt[:num_latents] / s[:num_latents, None])
+        return State(mean, len(data.x) ** 0.5 * vt[:num_latents] / s[:num_latents, None])
 
     def step(key, state, data):
         z = (data.x - state.mean) @ state.unmixing.T  # (n, d)
-        # Zero exactly where tanh(z) and z are uncorrelated across components.
-        gap = jnp.eye(num_latents) - jnp.tanh(z).T @ z / len(z)
-        return state._replace(unmixing=state.unmixing + lr * gap @ state.unmixing), {
-            "loss": jnp.sum((gap - jnp.diag(jnp.diag(gap))) ** 2)
-        }
+        # Zero where tanh(z_i) and z_j are uncorrelated for i != j and scales are settled.
+        gap = jnp.eye(num_latents, dtype=z.dtype) - jnp.tanh(z).T @ z / len(z)
+        unmixing = state.unmixing + lr * gap @ state.unmixing
+        return State(state.mean, unmixing), {"loss": jnp.sum(gap**2)}
 
     def readout(state, data):
         return Readout(z=(data.x - state.mean) @ state.unmixing.T, unmixing=state.unmixing)

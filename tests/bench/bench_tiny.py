@@ -1,5 +1,7 @@
 """Factories small enough to run a whole sweep in a test: named by the suites there."""
 
+import os
+import time
 from typing import NamedTuple
 
 import jax
@@ -85,6 +87,17 @@ def numpy_pca(num_latents=3):
         return Readout(z=(test.x - mean) @ vt[:num_latents].T)
 
     return fit
+
+
+def paused_pca(num_latents=3):
+    """numpy_pca that takes as many seconds as the environment says."""
+    fit = numpy_pca(num_latents)
+
+    def paused(key, train, test):
+        time.sleep(float(os.environ.get("CRL_TEST_PAUSE", "0")))
+        return fit(key, train, test)
+
+    return paused
 
 
 def broken_peer():

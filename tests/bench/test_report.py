@@ -181,6 +181,6 @@ def test_figures_draw_any_name():
     assert "1 undefined" in svg and "&lt;x&gt;" in svg
     assert "<svg" in figures.graphs(np.eye(3), {name: np.zeros((3, 3))})
     assert "<svg" in figures.heat({name: np.ones((2, 3))})
-    assert "<svg" in figures.curves({name: [([0, 1], [1.0, np.nan])]}, {name: "#000000"})
+    assert "<svg" in figures.curves({name: [([0, 1], [1.0, np.nan], name)]}, {name: "#000000"})
     points = {name: {"10": [1.0, 2.0], "100": [np.nan], "1000": [0.5]}}
     assert "<svg" in figures.sweep(name, {name: points}, {name: "#000000"})

@@ -21,6 +21,13 @@ def test_resolved_json_gives_the_suite_back(tiny_suite, raw):
     assert suite.parse(json.loads(json.dumps(raw))) == tiny_suite
 
 
+def test_tasks_and_metrics_keep_the_order_of_the_file(tmp_path):
+    file = tmp_path / "ordered_suite.py"
+    text = (HERE / "tiny_suite.py").read_text()
+    file.write_text(text.replace('"unfit": task', '"a first letter": task'))
+    assert list(suite.load(str(file)).tasks) == ["rotated", "a first letter"]
+
+
 @pytest.mark.parametrize(
     "path, value, sentence",
     [

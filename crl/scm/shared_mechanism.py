@@ -27,12 +27,11 @@ from jax import Array
 
 from crl.core import Estimator, Readout
 from crl.numerics.graphs import indirect_paths, topological_order, transitive_closure
-from crl.numerics.order_search import OptimalDag, optimal_dag
+from crl.numerics.order_search import optimal_dag
 from crl.scm import monotone
 from crl.scm.monotone import Basis, Columns, Law
 
 _MAX_NODES = 20
-_MAX_ROUNDS = 20
 _DECIDED = 2.5  # an orientation counts as decided by the data from this z on
 _ACCELERATOR_BATCH = 64
 
@@ -53,8 +52,9 @@ class State(NamedTuple):
 
     basis: Basis
     table: Table
-    entry: Array  # (d,) the entry of the table that each node uses
     graph: Array  # (d, d) 0/1
+    climbing: Array  # () bool: in the greedy part of the search
+    entry: Array  # (d,) the entry of the table that each node uses
     order: Array  # (d,)
     edge_prob: Array  # (d, d)
     edge_z: Array  # (d, d)
@@ -66,7 +66,7 @@ def shared_mechanism(
     penalty: float = 0.004,
     num_features: int = 40,
     num_bootstrap: int = 50,
-    max_moves: int = 200,
+    max_steps: int = 200,
 ) -> Estimator:
     """Learn graph, mechanisms, noises and counterfactuals from >= 2 environments.
 
@@ -74,7 +74,8 @@ def shared_mechanism(
     max_parents: largest number of parents of a variable. penalty: nats per row and edge.
     num_features: kernel features of the coefficient functions, at most 64; 16 is two
     times as fast as 40. num_bootstrap: replicates of the rows, reweighted, for edge_prob.
-    max_moves: bound on the greedy steps; it stops by itself where no move improves.
+    max_steps: bound on the steps, greedy moves (one a step) and then rounds of the exact
+    search; the fit stops by itself when the table has stopped to grow.
 
     Claims: graph; order; edge_prob, the share of bootstrap replicates whose best graph
     has the edge, made symmetric where the orientation is undecided (z <= 2.5, see
@@ -123,8 +124,9 @@ def shared_mechanism(
         return State(
             basis,
             _empty_table(basis, n, d, min(max_parents, d - 1), num_envs),
-            jnp.zeros(d, jnp.int32),
             zeros.astype(jnp.int32),
+            jnp.array(True),
+            jnp.zeros(d, jnp.int32),
             jnp.arange(d, dtype=jnp.int32),
             zeros,
             zeros,
@@ -183,65 +185,57 @@ def shared_mechanism(
             default=fill(lambda f, xs: jax.vmap(f)(xs), min(_ACCELERATOR_BATCH, len(wanted))),
         )
 
+    def search(table, score, d):
+        parents = table.code & (2**d - 1)
+        penalized = score + penalty * jax.lax.population_count(parents)
+        return optimal_dag(_node(table.code, d), parents, penalized, d)
+
+    def centres(state):
+        """The parent sets (2, d) around which this step looks."""
+        d, table = len(state.graph), state.table
+
+        def exact():
+            # The best graph of the table, and what each node would choose if there were
+            # no cycles to avoid.
+            node = _node(table.code, d) == jnp.arange(d)[:, None]
+            free = jnp.argmin(jnp.where(node, table.score, jnp.inf), 1)
+            entry = jnp.stack([search(table, table.score, d).entry, free])
+            return table.code[entry] & (2**d - 1)
+
+        now = _parent_bits(state.graph)
+        return jax.lax.cond(state.climbing, lambda: jnp.stack([now, now]), exact)
+
     def step(key, state, data):
         del key  # nothing random
         columns = monotone.see(state.basis, data.x)
-        bits = _parent_bits(state.graph)
-        around = _neighbours(bits)  # (d, d)
+        bits = centres(state)
+        around = jax.vmap(_neighbours)(bits)  # (2, d, d)
         table = grow(state.table, around.ravel(), state.basis, columns, data.env)
-        entry = _find(table, around)
+        graph = _graph_of(bits[0])
+        entry = _find(table, around[0])
         score = jnp.where(entry >= 0, table.score[entry], jnp.inf)
-        graph, gain = _best_move(state.graph, score, penalty)
-        # Scores are sums of rows in float32, with errors near 1e-6.
-        improved = gain > 1e-5
-        graph = jnp.where(improved, graph, state.graph)
-        here = jnp.diagonal(entry)
+        moved, gain = _best_move(graph, score, penalty)
+        # Scores are means of rows in float32, with errors near 1e-6.
+        improved = state.climbing & (gain > 1e-5)
         info = {
-            "loss": jnp.sum(jnp.diagonal(score)) + penalty * jnp.sum(state.graph),
-            "num_edges": jnp.sum(state.graph),
+            "loss": jnp.sum(jnp.diagonal(score)) + penalty * jnp.sum(graph),
+            "num_edges": jnp.sum(graph),
             "num_fits": table.size,
-            "converged": ~improved,
+            "converged": ~state.climbing & (table.size == state.table.size),
         }
-        state = state._replace(
-            table=table, entry=here, graph=graph, order=topological_order(graph)
-        )
-        return state, info
+        graph = jnp.where(improved, moved, graph)
+        return state._replace(table=table, graph=graph, climbing=improved), info
 
     def finish(key, state, data):
-        d = data.x.shape[1]
-        columns = monotone.see(state.basis, data.x)
-
-        def search(table, score):
-            score = score + penalty * jax.lax.population_count(table.code & (2**d - 1))
-            return optimal_dag(_node(table.code, d), table.code & (2**d - 1), score, d)
-
-        def round_(carry):
-            table, _, i, _ = carry
-            dag = search(table, table.score)
-            # The sets next to those of the optimum, and next to those each node would
-            # choose if there were no cycles to avoid.
-            node, score = _node(table.code, d), table.score
-            free = jnp.argmin(jnp.where(node == jnp.arange(d)[:, None], score, jnp.inf), 1)
-            bits = table.code[jnp.stack([dag.entry, free])] & (2**d - 1)  # (2, d)
-            wanted = jax.vmap(_neighbours)(bits).ravel()
-            new = grow(table, wanted, state.basis, columns, data.env)
-            return new, dag, i + 1, new.size > table.size
-
-        start = OptimalDag(state.entry, state.order, jnp.zeros((), state.table.score.dtype))
-        table, dag, _, _ = jax.lax.while_loop(
-            lambda c: c[3] & (c[2] < _MAX_ROUNDS),
-            round_,
-            (state.table, start, 0, jnp.array(True)),
-        )
-        graph = _graph_of(table, dag, d)
+        table = state.table
+        own = _neighbours(_parent_bits(state.graph)).diagonal()
+        entry = _find(table, own)
         edge_prob, edge_z = _confidence(
-            key, table, dag, graph, data.env, num_envs, num_bootstrap, penalty, search
+            key, table, entry, state.graph, data.env, num_envs, num_bootstrap, penalty, search
         )
         return state._replace(
-            table=table,
-            entry=dag.entry,
-            graph=graph,
-            order=dag.order,
+            entry=entry,
+            order=topological_order(state.graph),
             edge_prob=edge_prob,
             edge_z=edge_z,
         )
@@ -275,7 +269,7 @@ def shared_mechanism(
             diag=_diagnose(state, law, residual, data.env, num_envs),
         )
 
-    return Estimator(init, step, readout, max_moves, finish, validate)
+    return Estimator(init, step, readout, max_steps, finish, validate)
 
 
 def _empty_table(basis: Basis, n: int, d: int, slots: int, num_envs: int) -> Table:
@@ -327,8 +321,8 @@ def _find(table: Table, code: Array) -> Array:
     return jnp.where(jnp.any(found, -1), jnp.argmax(found, -1), -1).astype(jnp.int32)
 
 
-def _graph_of(table: Table, dag: OptimalDag, d: int) -> Array:
-    return ((table.code[dag.entry] >> jnp.arange(d)[:, None]) & 1).astype(jnp.int32)
+def _graph_of(bits: Array) -> Array:
+    return (bits >> jnp.arange(len(bits), dtype=jnp.int32)[:, None]) & 1
 
 
 def _best_move(graph: Array, score: Array, penalty: float) -> tuple[Array, Array]:
@@ -351,7 +345,7 @@ def _best_move(graph: Array, score: Array, penalty: float) -> tuple[Array, Array
     return moved.at[i, j].add((kind == 2).astype(graph.dtype)), -jnp.min(moves)
 
 
-def _confidence(key, table, dag, graph, env, num_envs, num_bootstrap, penalty, search):
+def _confidence(key, table, entry, graph, env, num_envs, num_bootstrap, penalty, search):
     """edge_prob and edge_z: the search over again, on reweighted rows and without each edge.
 
     Every fit is kept; only its rows count differently, so a replicate costs one search.
@@ -361,7 +355,7 @@ def _confidence(key, table, dag, graph, env, num_envs, num_bootstrap, penalty, s
     tail, head = jnp.nonzero(graph, size=d * (d - 1) // 2, fill_value=0)
     num_edges = jnp.sum(graph)
     member = jax.nn.one_hot(env, num_envs, dtype=dtype)  # (n, E)
-    best_loss = jnp.sum(table.loss[dag.entry], 0)  # (n,)
+    best_loss = jnp.sum(table.loss[entry], 0)  # (n,)
 
     def replicate(t, carry):
         count, z, turned = carry
@@ -374,8 +368,8 @@ def _confidence(key, table, dag, graph, env, num_envs, num_bootstrap, penalty, s
         resampled = jnp.where(jnp.isfinite(table.score), resampled, jnp.inf)
         forbidden = (node == i) & ((table.code >> j) & 1 == 1)
         score = jnp.where(forbidden, jnp.inf, table.score)
-        other = search(table, jnp.where(is_edge, score, resampled))
-        found = _graph_of(table, other, d)
+        other = search(table, jnp.where(is_edge, score, resampled), d)
+        found = _graph_of(table.code[other.entry] & (2**d - 1))
         excess = jnp.sum(table.loss[other.entry], 0) - best_loss
         edges = jnp.sum(found) - num_edges
         error = jnp.std(excess) / env.shape[0] ** 0.5

@@ -52,12 +52,13 @@ class Truth(NamedTuple):
     dictionary: Array | None = None  # (k, p) unit-norm atoms in rows
     codes: Array | None = None  # (n, k)
     counterfactual: Array | None = None  # (n, p) x under the query in Data.aux
+    affected: Array | None = None  # (n, p) bool: effects of the variables that it sets
     log_prob: Array | None = None  # (n,) log density of x, nats
     jacobian: Array | None = None  # (m, p, d) of the mixing at the first m rows
 
 
 # The fields of Truth with one entry per row of the data.
-PER_ROW = ("z", "x", "y", "codes", "counterfactual", "log_prob")
+PER_ROW = ("z", "x", "y", "codes", "counterfactual", "affected", "log_prob")
 
 
 class Sample(NamedTuple):

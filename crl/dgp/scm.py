@@ -17,6 +17,7 @@ from jax import Array
 from crl.core import DGP, Data, Sample, Truth
 from crl.dgp.graphs import erdos_renyi, scale_free
 from crl.dgp.mechanisms import KINDS, Mechanisms, pull, push, random_mechanisms
+from crl.numerics.graphs import transitive_closure
 
 _GRAPHS = {"erdos_renyi": erdos_renyi, "scale_free": scale_free}
 _CHANGES = ("independent", "proportional", "none")
@@ -100,12 +101,14 @@ def multi_environment_scm(
         counterfactual = jax.vmap(
             lambda s, mask, value: push(mechanism, world.mechanisms, s, mask, value)
         )(s, do_mask, do_value)
+        descends = transitive_closure(world.mechanisms.graph)[node]  # (n, d)
         changed = (world.sd != world.sd[0]) | (world.mean != world.mean[0])
         truth = Truth(
             z=s,
             graph=world.mechanisms.graph,
             targets=changed.astype(jnp.int32),
             counterfactual=counterfactual,
+            affected=descends,
             log_prob=jax.vmap(lambda e, x: log_density(mechanism, world, e, x, noise))(env, x),
         )
         return Sample(Data(x, env, {"do_mask": do_mask, "do_value": do_value}), truth)

@@ -124,10 +124,10 @@ def fit_law(
     offset = jnp.mean(feature, 0)
     feature = feature - offset
 
-    phi, slope, ridge = _design(x, h, dh, x_pa, feature)
+    phi, slope, ridge = design(x, h, dh, x_pa, feature)
     member = jax.nn.one_hot(env, num_envs, dtype=z.dtype)  # (n, E)
     start = jnp.zeros(phi.shape[1], z.dtype).at[phi.shape[1] - slope.shape[1]].set(1)  # s = x
-    theta, loss, noise_mean, noise_var = _newton(phi, slope, ridge, member, start)
+    theta, loss, noise_mean, noise_var = solve(phi, slope, ridge, member, start)
 
     # From features to kernel values, so that a law needs nothing but itself.
     c, r, k = x_pa.shape[1], num_features, h.shape[1]
@@ -193,7 +193,9 @@ def _kernel(u: Array, v: Array, parents: Array) -> Array:
     return additive / 2 + jnp.exp(-jnp.sum(sq, -1) / (2 * 1.5**2)) / 2
 
 
-def _design(x, h, dh, x_pa, feature):
+def design(
+    x: Array, h: Array, dh: Array, x_pa: Array, feature: Array
+) -> tuple[Array, Array, Array]:
     """phi (n, P) with s = phi theta, slope (n, Q) with ds/dx = slope theta[-Q:], ridge."""
     n, dtype = x.shape[0], x.dtype
     one, modulated = jnp.ones((n, 1), dtype), feature[:, :_NUM_MODULATED]
@@ -232,8 +234,16 @@ def _noise_law(s, member, count):
     return mean, jnp.where(base, 1, var)
 
 
-def _newton(phi, slope, ridge, member, start):
-    """Minimise ``objective``; returns theta, leave-one-out losses (n,), noise mean, var."""
+def solve(
+    phi: Array, slope: Array, ridge: Array, member: Array, start: Array
+) -> tuple[Array, Array, Array, Array]:
+    """Minimise ``objective`` by Newton's method from ``start``, where ds > 0.
+
+    phi: (n, P), slope: (n, Q) as ``design`` makes them. member: (n, E) one-hot.
+    Returns theta (P,), leave-one-out losses (n,) in nats, noise mean and variance (E,).
+    A loss is the row's own at the solution plus g_i' H^-1 g_i, at most 2, with g_i its
+    gradient and H the Hessian at fixed variances: one Newton step without the row.
+    """
     num_slope, num_envs = slope.shape[1], member.shape[1]
     num_params, dtype = phi.shape[1], phi.dtype
     count = jnp.sum(member, 0)  # (E,)

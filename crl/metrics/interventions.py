@@ -1,0 +1,29 @@
+"""How well the effects of interventions are predicted."""
+
+import jax.numpy as jnp
+from jax import Array
+
+from crl.core import Readout, Truth, need
+
+
+def counterfactual_rmse(readout: Readout, truth: Truth) -> dict[str, Array]:
+    """Error of the answers to the counterfactual queries, in standard deviations.
+
+    Every column is measured in units of its own standard deviation over the true answers.
+    ``all`` is the root mean square over all rows and columns, most of which the query
+    leaves as they were; ``affected`` over the effects of the variables set, the honest
+    number. Undefined, NaN: where no entry is affected, where a column is constant.
+    """
+    estimate = need(readout, "counterfactual", "counterfactual_rmse")
+    answer = need(truth, "counterfactual", "counterfactual_rmse")
+    affected = need(truth, "affected", "counterfactual_rmse")
+    sd = jnp.std(answer, 0)
+    # Rounding leaves a constant column a deviation of about eps times its level.
+    is_constant = sd <= 4 * jnp.finfo(answer.dtype).eps * jnp.max(jnp.abs(answer), 0)
+    error = (estimate - answer) / jnp.where(is_constant, jnp.nan, sd)
+    count = jnp.sum(affected)
+    mean = jnp.sum(jnp.where(affected, error**2, 0)) / jnp.maximum(count, 1)
+    return {
+        "affected": jnp.where(count > 0, jnp.sqrt(mean), jnp.nan),
+        "all": jnp.sqrt(jnp.mean(error**2)),
+    }

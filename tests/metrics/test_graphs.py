@@ -1,0 +1,92 @@
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
+
+from crl.core import MissingClaim, Readout, Truth
+from crl.metrics.graphs import (
+    edge_auroc,
+    edge_scores,
+    order_divergence,
+    shd,
+    shd_double,
+    skeleton_shd,
+)
+
+D = 5
+OFF = ~np.eye(D, dtype=bool)
+
+
+@pytest.fixture(scope="module")
+def scored():
+    """40 pairs of random graphs with every metric on them, computed in one program."""
+    rng = np.random.default_rng(0)
+    truth = np.triu(rng.random((40, D, D)) < 0.4, 1)
+    truth = np.stack([g[p][:, p] for g in truth for p in [rng.permutation(D)]]).astype(int)
+    claim = ((rng.random((40, D, D)) < 0.3) & OFF).astype(int)
+    prob = np.round(rng.random((40, D, D)), 1)  # with ties
+    order = np.stack([rng.permutation(D) for _ in range(40)])
+
+    def score(g, prob, order, g0):
+        out, tr = Readout(graph=g, edge_prob=prob, order=order), Truth(graph=g0)
+        metrics = shd, shd_double, skeleton_shd, edge_scores, order_divergence, edge_auroc
+        return {m.__name__: m(out, tr) for m in metrics}
+
+    result = jax.jit(jax.vmap(score))(claim, prob, order, truth)
+    return claim, prob, order, truth, jax.device_get(result)
+
+
+def test_distances_agree_with_a_walk_over_pairs(scored):
+    claim, _, order, truth, result = scored
+    for k, (g, g0) in enumerate(zip(claim, truth)):
+        single = double = skeleton = against = 0
+        for i, j in itertools.combinations(range(D), 2):
+            a, b = (g[i, j], g[j, i]), (g0[i, j], g0[j, i])
+            single += a != b
+            double += int(a[0] != b[0]) + int(a[1] != b[1])
+            skeleton += any(a) != any(b)
+        place = {int(v): p for p, v in enumerate(order[k])}
+        for i, j in itertools.permutations(range(D), 2):
+            against += g0[i, j] and place[i] > place[j]
+        assert result["shd"][k] == single
+        assert result["shd_double"][k] == double
+        assert result["skeleton_shd"][k] == skeleton
+        assert result["order_divergence"][k] == against
+
+
+def test_edge_scores_and_auroc_agree_with_scikit_learn(scored):
+    claim, prob, _, truth, result = scored
+    for k, (g, g0) in enumerate(zip(claim, truth)):
+        expected = precision_recall_fscore_support(
+            g0[OFF], g[OFF], average="binary", zero_division=np.nan
+        )
+        names = "precision", "recall", "f1"
+        for name, value in zip(names, expected):
+            np.testing.assert_allclose(result["edge_scores"][name][k], value, rtol=1e-5)
+        if g0.any():
+            auc = roc_auc_score(g0[OFF], prob[k][OFF])
+            np.testing.assert_allclose(result["edge_auroc"][k], auc, rtol=1e-5)
+
+
+def test_a_reversed_edge_counts_once_or_twice():
+    truth = Truth(graph=jnp.array([[0, 1], [0, 0]]))
+    out = Readout(graph=jnp.array([[0, 0], [1, 0]]))
+    assert shd(out, truth) == 1 and shd_double(out, truth) == 2
+    assert skeleton_shd(out, truth) == 0
+
+
+def test_scores_of_empty_graphs_are_undefined():
+    empty, edge = jnp.zeros((2, 2)), jnp.array([[0, 1], [0, 0]])
+    nothing = edge_scores(Readout(graph=empty), Truth(graph=empty))
+    assert all(np.isnan(v) for v in nothing.values())
+    missed = edge_scores(Readout(graph=empty), Truth(graph=edge))
+    assert np.isnan(missed["precision"]) and missed["recall"] == 0 and missed["f1"] == 0
+    assert np.isnan(edge_auroc(Readout(edge_prob=empty), Truth(graph=empty)))
+
+
+def test_a_missing_claim_is_named():
+    with pytest.raises(MissingClaim, match=r"shd needs readout\.graph"):
+        shd(Readout(), Truth(graph=jnp.zeros((2, 2))))

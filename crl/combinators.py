@@ -107,11 +107,12 @@ def minibatch(estimator: Estimator, size: int, *, num_envs: int = 1) -> Estimato
         )
 
     def step(key, state, data):
+        key_draw, key_step = jax.random.split(key)
         rows = data.x.shape[0] // num_envs
-        draw = jax.random.randint(key, (num_envs, size // num_envs), 0, rows)
+        draw = jax.random.randint(key_draw, (num_envs, size // num_envs), 0, rows)
         index = (draw + rows * jnp.arange(num_envs)[:, None]).reshape(-1)  # (size,)
         batch = jax.tree.map(lambda a: a[index], data)
-        return estimator.step(jax.random.fold_in(key, 0), state, batch)
+        return estimator.step(key_step, state, batch)
 
     return estimator._replace(step=step, validate=_grouped(estimator, num_envs))
 

@@ -4,6 +4,7 @@ Held-out rows and minibatches keep the contract of Data: rows grouped by environ
 same number for each, which is why the combinators that draw rows take ``num_envs``.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from crl import train
 from crl.core import Data, Estimator, PyTree, Readout
 
 # What a readout says of the observations, not of the latents.
-OBSERVED = ("x", "log_prob", "counterfactual", "jacobian")
+OBSERVED = ("x", "log_prob", "counterfactual")
 
 
 class Then(NamedTuple):
@@ -67,24 +68,29 @@ def then(representation: Estimator, postprocess: Estimator) -> Estimator:
         first, codes = encode(state.representation, data)
         second = postprocess.readout(state.postprocess.state, codes)
         claims = second._replace(**{f: getattr(first, f) for f in OBSERVED})
-        if None not in (first.jacobian, second.jacobian):
-            num = min(len(first.jacobian), len(second.jacobian))
-            chained = first.jacobian[:num] @ second.jacobian[:num]  # (m, p, d)
-            claims = claims._replace(jacobian=chained)
-        unmixing = None
-        if None not in (first.unmixing, second.unmixing):
-            unmixing = second.unmixing @ first.unmixing  # (d, p)
+        jacobian, unmixing = first.jacobian, None
+        if jacobian is not None and second.jacobian is not None:
+            m = min(len(jacobian), len(second.jacobian))
+            jacobian = _times(jacobian[:m], second.jacobian[:m])  # (m, p, d)
+        if first.unmixing is not None and second.unmixing is not None:
+            unmixing = _times(second.unmixing, first.unmixing)  # (d, p)
         diag = {
             **(first.diag or {}),
             **(second.diag or {}),
             "postprocess_steps": state.postprocess.step,
             "postprocess_diverged": state.postprocess.diverged,
         }
-        return claims._replace(unmixing=unmixing, dictionary=None, diag=diag)
+        # Atoms of the second stage live among the codes, not among the observations.
+        return claims._replace(
+            jacobian=jacobian, unmixing=unmixing, dictionary=None, diag=diag
+        )
 
     return Estimator(
         init, step, readout, representation.num_steps, finish, representation.validate
     )
+
+
+_times = functools.partial(jnp.matmul, precision="highest")
 
 
 def _zeros(shapes, key):

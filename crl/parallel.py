@@ -32,8 +32,11 @@ def map_replicas(
     Any number of replicas goes on any number of devices (default: all of this process):
     r is padded to equal shares and the result cut back. ``shard_map`` and ``pmap`` spread
     the replicas over the devices; inside one device they are vmapped on an accelerator
-    and run one after the other on a CPU, where that is faster. ``vmap`` is the plain
-    vmap on the first device. Results stay on the devices, sharded by replica.
+    and run one after the other on a CPU, which is faster there as soon as a replica's data
+    outgrow 10 kB and each may stop by itself (64 FastICA fits of (5000, 10): 0.15 CPU s,
+    vmapped 0.53), and gives each the bits it has alone. ``vmap`` is the plain vmap on the
+    first device; it agrees up to the rounding of batched arithmetic. Results stay on the
+    devices, sharded by replica.
 
     Under ``jax.distributed`` every process calls with the same arguments, computes its
     contiguous share of the replicas, and gets all results, as numpy arrays.

@@ -44,13 +44,17 @@ class Lane(NamedTuple):
 
 
 class Fit(NamedTuple):
-    """A finished fit. ``trace`` holds info of each step, NaN after a lane stopped."""
+    """A finished fit, or with a leading axis r everywhere, a batch of replicas.
+
+    The state is on its devices, the rest is numpy. ``trace`` holds the info of each step
+    that the estimator might have made, NaN after it stopped.
+    """
 
     state: PyTree
-    trace: dict[str, np.ndarray]  # (num_steps,) or (lanes, num_steps)
-    num_steps: Array  # () steps done
-    converged: Array  # () bool; False too where the estimator cannot tell
-    diverged: Array  # () bool
+    trace: dict[str, np.ndarray]  # (num_steps,) each
+    num_steps: np.ndarray  # () steps done
+    converged: np.ndarray  # () bool; False too where the estimator cannot tell
+    diverged: np.ndarray  # () bool
 
 
 class Stream(NamedTuple):
@@ -58,7 +62,8 @@ class Stream(NamedTuple):
 
     ``read(start, num)`` returns the batches of steps start..start+num-1 as a Data whose
     leaves have a further leading axis ``num``; it depends on nothing but its arguments,
-    which is what makes a resumed run exact. ``example`` is one batch, for shapes and init.
+    which is what makes a resumed run exact. The last chunk may ask for batches past the
+    last step. ``example`` is one batch, and all that init, finish and validate see.
     """
 
     example: Data
@@ -236,7 +241,9 @@ def fit_replicas(
 
     keys: (r,) typed PRNG keys. data: leaves (r, n, ...), one dataset per key. backend and
     devices as in ``crl.parallel.map_replicas``, the rest as in ``fit``. Every field of the
-    Fit has the leading axis r; each replica converges or diverges by itself.
+    Fit has the leading axis r; each replica converges or diverges by itself, and the fit
+    ends when all have stopped. A checkpoint resumes on any number of devices, but under
+    ``jax.distributed`` on the same number of processes.
     """
     check_key(keys, ndim=1)
     num_lanes = parallel.num_replicas({"keys": keys, "data": data})

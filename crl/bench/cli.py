@@ -248,8 +248,7 @@ def _list(args: argparse.Namespace, argv: list[str]) -> int:
         print(f"{group}:")
         for name, entry in sorted(_plugins(group).items()):
             try:
-                found = entry.load()
-                text = getattr(found, "statement", None) or found.__doc__ or ""
+                text = entry.load().__doc__ or ""
             except Exception as error:  # one broken plugin must not hide the others
                 _complain(f"warning: {group[:-1]} {name} ({entry.value}): {error}")
                 continue
@@ -280,7 +279,7 @@ def _verify(args: argparse.Namespace, argv: list[str]) -> int:
         try:
             if name not in known and ":" not in name:
                 return _complain(nearest(name, known, "claim"), 2)
-            claims[name] = known[name].load() if name in known else resolve(name)
+            claims[name] = (known[name].load() if name in known else resolve(name))()
         except (ValueError, ImportError) as error:
             return _complain(str(error), 2)
     rows, good = [], True

@@ -19,7 +19,7 @@ Row = dict[str, Any]  # a point, what was measured there, and predicted_<name>
 
 
 class Claim(NamedTuple):
-    """A theorem that can fail.
+    """A theorem that can fail, built by a factory like estimators: ``module:factory``.
 
     Every point is measured with the same key, so that points which differ in one number
     share their worlds; a claim over several worlds has a ``world`` in its points and

@@ -1,3 +1,4 @@
+import functools
 import json
 import os
 import pathlib
@@ -150,7 +151,7 @@ def test_verify_exits_1_when_a_claim_fails_or_its_control_holds(monkeypatch, cap
 
     for name, made in {"good": (0.1, 3.0), "bad": (2.0, 3.0), "blind": (0.1, 0.2)}.items():
         monkeypatch.setitem(sys.modules, f"claim_{name}", type(sys)(f"claim_{name}"))
-        sys.modules[f"claim_{name}"].claim = claim(*made)
+        sys.modules[f"claim_{name}"].claim = functools.partial(claim, *made)
     assert cli.main(["verify", "claim_good:claim"]) == 0
     assert "fails, as it must" in capsys.readouterr().out
     assert cli.main(["verify", "claim_good:claim", "claim_bad:claim"]) == 1

@@ -25,7 +25,6 @@ def whiten(x: Array, num_components: int) -> Whitening:
     second corrects it. Cost 6 n p^2 flops in matrix products, no factorisation of anything
     with n rows. Directions beyond the effective rank are scaled by the floor, not blown up.
     """
-    n, _p = x.shape
     eps = jnp.finfo(x.dtype).eps
     mean = jnp.mean(x, 0)
     # The mean of what is left repairs the rounding of the first, where |mean| >> scale.
@@ -33,7 +32,7 @@ def whiten(x: Array, num_components: int) -> Whitening:
     centred = x - mean
 
     def gram(a):
-        return jnp.matmul(a.T, a, precision="highest") / n
+        return jnp.matmul(a.T, a, precision="highest") / x.shape[0]
 
     variance, axes = jnp.linalg.eigh(gram(centred))
     rough = jnp.sqrt(jnp.maximum(variance, 10 * eps * variance[-1]))

@@ -138,7 +138,7 @@ def _world(key: Array, s: Array, odd: Array) -> tuple[Array, Array]:
 
 def _ica(contrast: str, key: Array, x: Array) -> tuple[Array, Array]:
     """FastICA's sources (n, d) and unmixing (d, d), at float64 precision."""
-    estimator = fastica(x.shape[1], nonlinearity=contrast, tol=1e-14, num_steps=500)
+    estimator = fastica(x.shape[1], nonlinearity=contrast, tol=1e-14, num_steps=200)
     data = Data(x, jnp.zeros(len(x), jnp.int32), {})
     found = estimator.readout(train.run(estimator, key, data).state, data)
     return found.z, found.unmixing

@@ -35,19 +35,12 @@ def fit(weight, key, data, held_out):
 
 @pytest.fixture(scope="module")
 def fitted():
-    """Readouts on held-out rows: with the penalty, without it, of eight times the data, and
-    from a start that ends in a local minimum."""
+    """Readouts on held-out rows: with the penalty, without it, and of eight times the data."""
     rows, held = draw(2, 0, 5000)
-    settings = {
-        "isometric": (1.0, 1, 1),
-        "plain": (0.0, 1, 1),
-        "scaled": (1.0, 1, 8),
-        "folded": (1.0, 0, 1),
-    }
     outs = {}
-    for name, (weight, seed, scale) in settings.items():
+    for name, weight, scale in [("isometric", 1.0, 1), ("plain", 0.0, 1), ("scaled", 1.0, 8)]:
         data = [part.data._replace(x=scale * part.data.x) for part in (rows, held)]
-        diverged, outs[name] = fit(weight, jax.random.key(seed), *data)
+        diverged, outs[name] = fit(weight, jax.random.key(0), *data)
         assert not diverged
     return outs, held
 
@@ -86,14 +79,6 @@ def test_codes_scale_with_the_observations(fitted):
     outs, _ = fitted
     # A power of two, so that not even rounding tells the two fits apart.
     np.testing.assert_allclose(outs["scaled"].z, 8 * outs["isometric"].z, atol=1e-3)
-
-
-def test_local_minimum_shows_in_the_explained_variance(fitted):
-    """About one start in ten folds the manifold at d = 2; none of ten did at d = 5."""
-    outs, held = fitted
-    assert linear_r2(outs["folded"].z, held.truth.z) < 0.9
-    assert outs["folded"].diag["explained_variance"] < 0.99
-    assert outs["isometric"].diag["explained_variance"] > 0.999
 
 
 def test_jacobian_is_that_of_the_reconstruction(fitted):

@@ -64,9 +64,9 @@ def isometric_autoencoder(
     Identifies the latents up to a rigid motion where x is a local isometry of them and
     their support is convex (the penalty acts between codes, too). Both networks start as
     PCA: from a random start about one fit in ten folds the manifold and stays in that
-    minimum, from here none of 17 did (d = 2 and 5). An ``explained_variance`` below .999 on noiseless
-    data gives such a fit away. Needs x of shape (n, p) with p >= num_latents; raises
-    ValueError for others.
+    minimum, from here none of 17 did (d = 2 and 5). An ``explained_variance`` below .999
+    on noiseless data gives such a fit away. Needs x of shape (n, p) with p >= num_latents;
+    raises ValueError for others.
     """
     if num_latents < 1 or width < 1 or depth < 1 or num_steps < 1:
         raise ValueError(

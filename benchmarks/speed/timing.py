@@ -16,20 +16,22 @@ class Timing(NamedTuple):
 
 
 def take_turns(
-    contestants: dict[str, Callable[[], object]], repeats: int, patience: float = 60.0
+    contestants: dict[str, Callable[[], object]], repeats: int, patience: float = 30.0
 ) -> dict[str, Timing]:
     """Time each contestant ``repeats`` times after one first call; each must block.
 
-    Who has used up ``patience`` seconds sits out, with at least one turn.
+    Who has used up ``patience`` seconds sits out; the first call counts where it is all.
     """
     first = {name: _once(run) for name, run in contestants.items()}
     turns = {name: [] for name in contestants}
-    for i in range(repeats):
+    for _ in range(repeats):
         for name, run in contestants.items():
-            if i == 0 or first[name][0] + sum(t[0] for t in turns[name]) < patience:
+            if first[name][0] + sum(t[0] for t in turns[name]) < patience:
                 turns[name].append(_once(run))
     return {
-        name: Timing(*first[name], *(statistics.median(t) for t in zip(*turns[name])))
+        name: Timing(
+            *first[name], *(statistics.median(t) for t in zip(*(turns[name] or [first[name]])))
+        )
         for name in contestants
     }
 

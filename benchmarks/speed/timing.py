@@ -28,12 +28,11 @@ def take_turns(
         for name, run in contestants.items():
             if first[name][0] + sum(t[0] for t in turns[name]) < patience:
                 turns[name].append(_once(run))
-    return {
-        name: Timing(
-            *first[name], *(statistics.median(t) for t in zip(*(turns[name] or [first[name]])))
-        )
+    medians = {
+        name: [statistics.median(t) for t in zip(*(turns[name] or [first[name]]))]
         for name in contestants
     }
+    return {name: Timing(*first[name], *medians[name]) for name in contestants}
 
 
 def _once(run: Callable[[], object]) -> tuple[float, float]:

@@ -17,10 +17,26 @@ from jax import Array
 
 from crl import checkpoint, parallel, train
 from crl.check import check_data, check_key, check_task
-from crl.core import DGP, Data, Estimator, MissingClaim, PyTree, Readout, Task, Truth, split
+from crl.core import (
+    DGP,
+    PER_ROW,
+    Data,
+    Estimator,
+    MissingClaim,
+    PyTree,
+    Readout,
+    Task,
+    Truth,
+    split,
+)
+from crl.dgp import combinators, latent, mixings, real, scm, sources, superposition
+from crl.ica import fastica, isometric_autoencoder
+from crl.metrics import dictionaries, geometry, graphs, interventions, latents
+from crl.sae import topk_sae
+from crl.scm import shared_mechanism
+from crl.theory import perturbed_ica, two_environments
 
 NUM_STEPS = 3  # enough for optimisers with momentum to show hidden state
-PER_ROW = ("z", "x", "y", "codes", "counterfactual", "log_prob")
 
 
 class Trial(NamedTuple):
@@ -243,31 +259,34 @@ def check_dgp(dgp: DGP, n: int = 64, *, exact: bool = True) -> None:
     assert not np.array_equal(data.x, other), "another key gave the same x"
 
     rows = len(labels) * n
-    for name in ("z", "x", "y", "codes", "counterfactual", "log_prob"):
-        value = getattr(truth, name, None)
+    for name in PER_ROW:
+        value = getattr(truth, name)
         if value is not None:
             assert value.shape[0] == rows, f"truth.{name} must have {rows} rows"
     leaked = _leaks(data, truth)
     assert not leaked, f"data.aux[{leaked!r}] equals a part of the truth"
 
-    # Two worlds in one program give the numbers of two programs.
-    keys = jax.random.split(world_key, 2)
-    one = jax.jit(lambda k: dgp.sample(key, dgp.init(k), n).data.x)
-    batch = jax.jit(jax.vmap(lambda k: dgp.sample(key, dgp.init(k), n).data.x))(keys)
-    _assert_close(jnp.stack([one(k) for k in keys]), batch, "vmap over worlds differs")
+    # Two worlds in one program are the worlds of two programs.
+    worlds = jax.jit(jax.vmap(dgp.init))(jnp.stack([world_key, other_key]))
+    both = jax.jit(jax.vmap(lambda w: dgp.sample(key, w, n).data.x))(worlds)
+    _assert_close(data.x, both[0], "vmap over worlds differs from a loop")
 
     with jax.enable_x64(True):
-        wide = jax.jit(dgp.sample, static_argnums=2)(key, jax.jit(dgp.init)(world_key), n)
-        assert wide.data.x.dtype == data.x.dtype, (
-            f"x is {data.x.dtype}, but {wide.data.x.dtype} under x64: pass dtype explicitly"
+        wide = jax.jit(lambda a, b: dgp.sample(b, dgp.init(a), n).data.x)(world_key, key)
+        assert wide.dtype == data.x.dtype, (
+            f"x is {data.x.dtype}, but {wide.dtype} under x64: pass dtype explicitly"
         )
-        _assert_close(data.x, wide.data.x, "x64 draws another world: pass dtype explicitly")
+        _assert_close(data.x, wide, "x64 draws another world: pass dtype explicitly")
 
     if dgp.mix is not None:
         z = truth.codes if truth.z is None else truth.z
-        x = jax.jit(jax.vmap(dgp.mix, in_axes=(None, 0)))(world, z)
+        x, jacobian = jax.jit(
+            lambda world, z: (
+                jax.vmap(dgp.mix, in_axes=(None, 0))(world, z),
+                jax.jacfwd(dgp.mix, argnums=1)(world, z[0]),
+            )
+        )(world, z)
         assert x.shape == data.x.shape, f"mix gives {x.shape}, x has {data.x.shape}"
-        jacobian = jax.jit(jax.jacfwd(dgp.mix, argnums=1))(world, z[0])
         assert np.isfinite(jacobian).all(), "the Jacobian of mix is not finite"
         if exact:
             _assert_close(data.x, x, "x differs from mix(world, z)")
@@ -396,6 +415,7 @@ def _example_truth(key: Array, n: int) -> Truth:
         dictionary=dictionary,
         codes=codes,
         counterfactual=codes @ dictionary + 1,
+        affected=jnp.ones((n, p), bool),
         jacobian=jnp.broadcast_to(jnp.eye(p, d), (8, p, d)),
     )
 
@@ -438,3 +458,120 @@ def _random_claims(key: Array, like: Readout, data: Data) -> Readout:
         return noise
 
     return Readout(**{f: draw(f, v) for f, v in like._asdict().items()})
+
+
+# --- easy tasks, for estimators from outside ---------------------------------------------
+
+
+def sources_task() -> Task:
+    """Three Laplace sources, mixed linearly."""
+    dgp = latent.mixed_sources(sources.laplace(), mixings.linear(), num_latents=3)
+    return Task(dgp, 512, 256, {"mcc": latents.mcc}, {})
+
+
+def scm_task() -> Task:
+    """Two variables and one edge, seen in three environments."""
+    graph = jnp.array([[0, 1], [0, 0]], jnp.int32)
+    dgp = scm.multi_environment_scm(2, graph, mechanism="linear")
+    return Task(dgp, 200, 100, {"shd": graphs.shd}, {})
+
+
+def noises_task() -> Task:
+    """The same, judged by the recovered noises: for learners that use the environments."""
+    return scm_task()._replace(metrics={"mcc": latents.mcc})
+
+
+def dictionary_task() -> Task:
+    """Twelve atoms in eight dimensions, two active in each row."""
+    dgp = superposition.superposition(8, 12, 2)
+    return Task(dgp, 2000, 256, {"mcc": dictionaries.dictionary_mcc}, {})
+
+
+EASY_TASKS = (sources_task, scm_task, noises_task, dictionary_task)
+
+
+def easy_task(estimator: Estimator) -> Task:
+    """The first easy task whose data the estimator takes and whose metric it can answer."""
+    reasons = []
+    for make in EASY_TASKS:
+        task = make()
+        try:
+            fits_its_task(trial(estimator, task))
+            return task
+        except ValueError as error:
+            reasons.append(f"{make.__name__}: {error}")
+    raise ValueError("no easy task fits this estimator: " + "; ".join(reasons))
+
+
+# --- our own: a new one costs one line ----------------------------------------------------
+
+SOURCES = (
+    sources.laplace,
+    sources.logistic,
+    sources.uniform,
+    sources.gaussian,
+    sources.student_t,
+    sources.generalized_normal,
+    sources.gaussian_mixture,
+)
+# name: the DGP; those named "... + noise" are not exactly mix(world, z).
+DGPS: dict[str, Callable[[], DGP]] = {
+    "sources, linear": lambda: latent.mixed_sources(
+        sources.alternating([make() for make in SOURCES]), mixings.linear(10.0, 8), 7
+    ),
+    "uniform, torus": lambda: _sources(sources.uniform(), mixings.flat_torus()),
+    "laplace, near-isometric": lambda: _sources(sources.laplace(), mixings.near_isometric()),
+    "uniform, leaky ReLU": lambda: _sources(sources.uniform(), mixings.leaky_relu_mlp()),
+    "scm, linear": lambda: scm.multi_environment_scm(3, mechanism="linear", change="none"),
+    "scm, anm": lambda: scm.multi_environment_scm(3, mechanism="anm", noise="laplace"),
+    "scm, lsnm": lambda: scm.multi_environment_scm(3, mechanism="lsnm", mean_shift=1.0),
+    "scm, general": lambda: scm.multi_environment_scm(3, graph="scale_free"),
+    "song": superposition.song,
+    "s1": superposition.s1,
+    "z1 + noise": superposition.z1,
+    "digits": real.digits,
+    "standardized": lambda: combinators.standardized(_sources(sources.laplace())),
+    "noisy + noise": lambda: combinators.noisy(_sources(sources.laplace()), 0.1),
+    "perturbed": lambda: combinators.perturbed(_sources(sources.laplace()), 0.1),
+    "with_jacobian": lambda: combinators.with_jacobian(_sources(sources.laplace())),
+}
+
+
+def _sources(source=None, mixing=None) -> DGP:
+    return latent.mixed_sources(source, mixing or mixings.linear(), num_latents=3)
+
+
+# name: (metric, the readout's fields that it needs, its value for a perfect readout)
+METRICS: dict[str, tuple[Callable, tuple[str, ...], float]] = {
+    "mcc": (latents.mcc, ("z",), 1.0),
+    "mcc_spearman": (latents.mcc_spearman, ("z",), 1.0),
+    "mcc_held_out": (latents.mcc_held_out, ("z",), 1.0),
+    "affine_r2": (latents.affine_r2, ("z",), 1.0),
+    "amari": (latents.amari, ("unmixing",), 0.0),
+    "procrustes": (latents.procrustes, ("z",), 0.0),
+    "shd": (graphs.shd, ("graph",), 0.0),
+    "skeleton_shd": (graphs.skeleton_shd, ("graph",), 0.0),
+    "edge_scores": (graphs.edge_scores, ("graph",), 1.0),
+    "order_divergence": (graphs.order_divergence, ("order",), 0.0),
+    "counterfactual_rmse": (interventions.counterfactual_rmse, ("counterfactual",), 0.0),
+    "dictionary_mcc": (dictionaries.dictionary_mcc, ("dictionary",), 1.0),
+    "support_f1": (dictionaries.support_f1, ("dictionary", "codes"), 1.0),
+    "fvu": (dictionaries.fvu, ("x",), 0.0),
+    "decoder_isometry": (geometry.decoder_isometry, ("jacobian",), 0.0),
+}
+
+# name: (estimator, its easiest task)
+ESTIMATORS: dict[str, Callable[[], tuple[Estimator, Task]]] = {
+    "fastica": lambda: (fastica.fastica(3), sources_task()),
+    "isometric_autoencoder": lambda: (
+        isometric_autoencoder.isometric_autoencoder(3),
+        sources_task(),
+    ),
+    "shared_mechanism": lambda: (shared_mechanism.shared_mechanism(), scm_task()),
+    "topk_sae": lambda: (topk_sae.topk_sae(12, 2, num_steps=400), dictionary_task()),
+}
+
+CLAIMS = {
+    "perturbed_ica": lambda: perturbed_ica.perturbed_ica(),
+    "two_environments": lambda: two_environments.two_environments(),
+}

@@ -1,0 +1,216 @@
+"""What users get wrong, and the sentence they get: expected, came, what to do.
+
+Data, keys, references and dry runs are in test_check.py; suites, results folders and the
+command line in tests/bench.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import crl
+from crl.combinators import best_checkpoint, minibatch, restarts, then
+from crl.core import Data, Estimator, Readout
+from crl.dgp import combinators, latent, mixings, real, scm, sources, superposition
+from crl.ica.fastica import fastica
+from crl.ica.isometric_autoencoder import isometric_autoencoder
+from crl.parallel import map_replicas
+from crl.sae.topk_sae import topk_sae
+from crl.scm.shared_mechanism import shared_mechanism
+
+KEY = jax.random.key(0)
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(150, 3)).astype(np.float32)
+ONE_ENV = Data(X, np.zeros(150, np.int32), {})
+THREE_ENVS = Data(X, np.repeat(np.arange(3), 50).astype(np.int32), {})
+
+
+def constant_column(data):
+    x = data.x.copy()
+    x[:, 1] = 7.0
+    return data._replace(x=x)
+
+
+def duplicate_column(data):
+    x = data.x.copy()
+    x[:, 1] = x[:, 0]
+    return data._replace(x=x)
+
+
+def rows(data, n):
+    return Data(data.x[:n], data.env[:n], {})
+
+
+def replicas(num, data=ONE_ENV):
+    return jax.tree.map(lambda a: np.broadcast_to(a, (num, *a.shape)), data)
+
+
+FITS = {
+    "more latents than columns": (
+        fastica(4),
+        ONE_ENV,
+        r"num_latents=4 and x of shape \(150, 3\)",
+    ),
+    "fewer rows than columns": (fastica(3), rows(ONE_ENV, 3), r"columns < rows.*\(3, 3\)"),
+    "a constant column": (
+        fastica(3),
+        constant_column(ONE_ENV),
+        "effective rank 2 .1 of 3 columns are constant.: lower num_latents to 2",
+    ),
+    "columns that repeat": (fastica(3), duplicate_column(ONE_ENV), "rank 2 .0 of 3"),
+    "codes wider than x": (isometric_autoencoder(4), ONE_ENV, "num_latents"),
+    "one environment": (shared_mechanism(), ONE_ENV, "expected 3 environments .*got 1"),
+    "another number of environments": (
+        shared_mechanism(num_envs=2),
+        THREE_ENVS,
+        "expected 2 environments .*got 3: pass shared_mechanism.num_envs",
+    ),
+    "environments too small": (
+        shared_mechanism(),
+        jax.tree.map(lambda a: a[::2], THREE_ENVS),
+        "at least 50 rows in each environment, got 25",
+    ),
+    "a constant variable": (
+        shared_mechanism(),
+        constant_column(THREE_ENVS),
+        r"columns of x that vary, got constant ones \[1\]: drop them",
+    ),
+    "one variable": (
+        shared_mechanism(),
+        THREE_ENVS._replace(x=X[:, :1]),
+        "shared_mechanism takes 2 to 20 variables, got 1",
+    ),
+    "environments not declared": (
+        minibatch(fastica(3), 30),
+        THREE_ENVS,
+        "grouped by environment, 1 of one size, got 150 rows of 3: pass num_envs",
+    ),
+    "a representation without codes": (
+        then(Estimator(lambda k, d: 0.0, None, lambda s, d: Readout(x=d.x), 0), fastica(2)),
+        ONE_ENV,
+        "expected a representation that claims z or codes",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FITS)
+def test_data_that_an_estimator_cannot_use(case):
+    estimator, data, sentence = FITS[case]
+    with pytest.raises(ValueError, match=sentence) as error:
+        crl.fit(estimator, KEY, data)
+    assert "\n" not in str(error.value)
+
+
+def score(readout, data):
+    return 0.0
+
+
+CALLS = {
+    "no latents": (lambda: fastica(0), "num_latents >= 1.*got 0"),
+    "tolerance 0": (lambda: fastica(2, tol=0), "tol > 0"),
+    "unknown algorithm": (lambda: fastica(2, algorithm="paralel"), "got 'paralel'"),
+    "unknown nonlinearity": (
+        lambda: fastica(2, nonlinearity="tanh"),
+        "logcosh, exp, cube.*tanh",
+    ),
+    "k > num_atoms": (lambda: topk_sae(8, 9), "1 <= k <= num_atoms, got k=9 of 8"),
+    "k = 0": (lambda: topk_sae(8, 0), "1 <= k <= num_atoms, got k=0"),
+    "no atoms": (lambda: topk_sae(0, 1), "num_atoms >= 1, got 0"),
+    "one environment asked for": (
+        lambda: shared_mechanism(num_envs=1),
+        "num_envs >= 2, got 1",
+    ),
+    "no features": (lambda: shared_mechanism(num_features=0), "1 <= num_features <= 64"),
+    "no latents to encode": (lambda: isometric_autoencoder(0), "num_latents.* >= 1, got 0"),
+    "batch of nothing": (
+        lambda: minibatch(fastica(2), 0),
+        "size to be a positive multiple.*0",
+    ),
+    "no restarts": (lambda: restarts(fastica(2), 0, score), "num >= 1 restarts, got 0"),
+    "holdout of all": (lambda: restarts(fastica(2), 2, score, holdout=1.0), "holdout in"),
+    "never look": (lambda: best_checkpoint(fastica(2), score, 0), "every >= 1 steps, got 0"),
+    "chunks of nothing": (
+        lambda: crl.fit(fastica(2), KEY, ONE_ENV, chunk_size=0),
+        "chunk_size >= 1 steps, got 0",
+    ),
+    "zero seeds": (
+        lambda: crl.fit_replicas(fastica(2), jax.random.split(KEY, 0), replicas(0)),
+        "at least one replica, got none",
+    ),
+    "too many seeds": (
+        lambda: crl.fit_replicas(fastica(2), jax.random.split(KEY, 3), replicas(2)),
+        "same leading axis r in every leaf, got 2 at .*x and 3 at .*keys.*one entry per replica",
+    ),
+    "a scalar among replicas": (
+        lambda: map_replicas(lambda a, b: a + b)(jnp.zeros(3), jnp.zeros(())),
+        "leading axis of replicas in every leaf, got a scalar",
+    ),
+    "unknown backend": (
+        lambda: map_replicas(jnp.sin, backend="shardmap"),
+        "unknown backend 'shardmap': did you mean 'shard_map'",
+    ),
+    "no devices": (
+        lambda: map_replicas(jnp.sin, devices=[])(jnp.zeros(2)),
+        "at least one device, got none",
+    ),
+    "condition below 1": (lambda: mixings.linear(0.5), "condition >= 1, got 0.5"),
+    "fewer observed than latent": (
+        lambda: latent.mixed_sources(sources.laplace(), mixings.linear(1, 2), 3).init(KEY),
+        "num_observed >= num_latents = 3, got 2",
+    ),
+    "no variance": (lambda: sources.student_t(2.0), "df > 2.*got 2.0"),
+    "negative exponent": (lambda: sources.generalized_normal(-1.0), "alpha > 0, got -1.0"),
+    "an empty mixture": (lambda: sources.gaussian_mixture([0.0], [0.0]), "positive scales"),
+    "unknown mechanism": (
+        lambda: scm.multi_environment_scm(3, mechanism="lineal"),
+        "unknown mechanism 'lineal'.*linear",
+    ),
+    "unknown graph": (
+        lambda: scm.multi_environment_scm(3, graph="erdos"),
+        "unknown graph 'erdos'.*erdos_renyi",
+    ),
+    "a graph of another size": (
+        lambda: scm.multi_environment_scm(3, graph=jnp.zeros((2, 2))),
+        r"graph of shape \(3, 3\), got \(2, 2\)",
+    ),
+    "more active atoms than there are": (
+        lambda: superposition.superposition(8, 4, 5),
+        "1 <= k <= num_atoms, got k=5, num_atoms=4",
+    ),
+    "unknown amplitude": (
+        lambda: superposition.superposition(8, 4, 2, amplitude="unifrm"),
+        "did you mean 'uniform'",
+    ),
+    "more rows than the data set has": (
+        lambda: real.from_arrays(X).sample(KEY, real.from_arrays(X).init(KEY), 151),
+        "at most 150 rows per environment, got n=151",
+    ),
+    "unknown truth": (lambda: real.from_arrays(X, dictionry=X), "did you mean 'dictionary'"),
+    "rows of environments mixed": (
+        lambda: real.as_data(X, env=np.arange(150) % 3),
+        "grouped by environment, got them mixed: sort",
+    ),
+    "environments of different sizes": (
+        lambda: real.as_data(X, env=np.repeat([0, 1], [100, 50])),
+        r"same number of rows in each environment, got \[100, 50\]",
+    ),
+    "counterfactuals bent": (
+        lambda: combinators.perturbed(scm.multi_environment_scm(2)).sample(
+            KEY, combinators.perturbed(scm.multi_environment_scm(2)).init(KEY), 3
+        ),
+        "without do.. queries",
+    ),
+    "no Jacobian of real data": (
+        lambda: combinators.with_jacobian(real.from_arrays(X)),
+        "mix",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CALLS)
+def test_calls_that_cannot_work(case):
+    call, sentence = CALLS[case]
+    with pytest.raises(ValueError, match=sentence) as error:
+        call()
+    assert "\n" not in str(error.value)

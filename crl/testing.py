@@ -158,27 +158,28 @@ def reads_out_held_out_rows(t: Trial) -> None:
 
 
 def keeps_dtype(t: Trial) -> None:
-    """float32 data give float32 results, under x64 too; float64 data give float64."""
+    """float32 data give float32 claims, under x64 too; float64 data give float64."""
+
+    def cast(a, dtype):
+        return a.astype(dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a
+
     with jax.enable_x64(True):
         for dtype in (jnp.float32, jnp.float64):
-            data = jax.tree.map(
-                lambda a, d=dtype: a.astype(d) if jnp.issubdtype(a.dtype, jnp.floating) else a,
-                t.train,
-            )
-
-            def whole(key, data):
-                state = t.estimator.init(key, data)
-                if t.estimator.num_steps:
-                    state, _ = t.estimator.step(key, state, data)
-                state = t.estimator.finish(key, state, data)
-                return state, t.estimator.readout(state, data)._replace(diag=None)
-
-            shapes = jax.eval_shape(whole, jax.random.key(0), data)
-            for path, leaf in jax.tree_util.tree_leaves_with_path(shapes):
+            data = jax.tree.map(lambda a, d=dtype: cast(a, d), t.train)
+            state = jax.eval_shape(t.estimator.init, jax.random.key(0), data)
+            if t.estimator.num_steps:
+                # Optimisers may hold constants in the default dtype; what a step carries
+                # on must not drift towards it.
+                new, _ = jax.eval_shape(t.estimator.step, jax.random.key(0), state, data)
+                assert _signature(new) == _signature(state), (
+                    f"with x64, step changes the state: {_first_difference(state, new)}"
+                )
+            claims = jax.eval_shape(t.estimator.readout, state, data)._replace(diag=None)
+            for path, leaf in jax.tree_util.tree_leaves_with_path(claims):
                 if jnp.issubdtype(leaf.dtype, jnp.floating):
+                    name = jax.tree_util.keystr(path)
                     assert leaf.dtype == dtype, (
-                        f"{jnp.dtype(dtype).name} data, but {jax.tree_util.keystr(path)} "
-                        f"is {leaf.dtype}"
+                        f"{jnp.dtype(dtype).name} data, but readout{name} is {leaf.dtype}"
                     )
 
 

@@ -173,7 +173,9 @@ def shared_mechanism(
                     table.score.at[place].set(score, mode="drop"),
                     put(table.loss, fits.loss),
                     jax.tree.map(put, table.law, fits.law),
-                    jnp.minimum(table.size + jnp.sum(used), table.code.shape[0]),
+                    jnp.minimum(
+                        table.size + jnp.sum(used, dtype=jnp.int32), table.code.shape[0]
+                    ),
                 )
                 return new, missing.at[at].set(False, mode="drop")
 
@@ -285,7 +287,7 @@ def _empty_table(basis: Basis, n: int, d: int, slots: int, num_envs: int) -> Tab
         jnp.zeros((m, 2 + k), dtype),
         jnp.zeros((m, slots), dtype),
         jnp.zeros((m, num_envs), dtype),
-        jnp.zeros((m, num_envs), dtype),
+        jnp.ones((m, num_envs), dtype),
     )
     return Table(
         jnp.full(m, -1, jnp.int32),

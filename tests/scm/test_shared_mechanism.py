@@ -115,6 +115,20 @@ def test_data_that_cannot_be_used_is_refused_in_a_sentence(fitted):
         shared_mechanism(num_envs=1)
 
 
+def test_the_state_keeps_the_dtype_of_the_data_in_float64_mode():
+    with jax.enable_x64(True):
+        for dtype in (jnp.float32, jnp.float64):
+            data = Data(jnp.zeros((300, 3), dtype), jnp.zeros(300, jnp.int32), {})
+            key = jax.random.key(0)
+            states = [jax.eval_shape(SMALL.init, key, data)]
+            states.append(jax.eval_shape(SMALL.step, key, states[0], data)[0])
+            states.append(jax.eval_shape(SMALL.finish, key, states[1], data))
+            kinds = [[a.dtype for a in jax.tree.leaves(state)] for state in states]
+            assert kinds[0] == kinds[1] == kinds[2]
+            floats = {a for a in kinds[0] if jnp.issubdtype(a, jnp.floating)}
+            assert floats == {jnp.dtype(dtype)}
+
+
 @pytest.mark.slow
 def test_graphs_of_three_and_ten_variables_are_recovered_from_1000_rows():
     for num_nodes, num_worlds, most in [(3, 10, 1), (10, 8, 4)]:

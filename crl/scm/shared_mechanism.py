@@ -398,8 +398,14 @@ def _counterfactual(
     value = (value - basis.mean) / basis.sd
 
     def assign(now, i):
-        a = monotone.coefficients(jax.tree.map(lambda leaf: leaf[i], law), basis, now)
+        own = jax.tree.map(lambda leaf: leaf[i], law)
+        a = monotone.coefficients(own, basis, now)
+        # What no cause reaches stays as it was observed, to the last bit.
+        moved = jnp.take(
+            now.z != columns.z, own.parents, axis=1, mode="fill", fill_value=False
+        )
         z = monotone.from_noise(a, basis, i, s[:, i])
+        z = jnp.where(jnp.any(moved, 1), z, columns.z[:, i])
         z = now.z.at[:, i].set(jnp.where(mask[:, i], value[:, i], z))
         return Columns(z, monotone.normal_scores(basis.knots, z)), None
 

@@ -12,9 +12,8 @@ About 80 s of CPU time. Expected, median of two worlds (MCC / affine R2):
     plain autoencoder, ICA         .9992 / .9986    .9970 / .9945    .9886 / .9796
     ICA                            .9988 / .9979    .9336 / .8716    .8094 / .6549
 
-FastICA's own sampling error is 1 - MCC = 1.2e-4 at these 10 000 rows. Both autoencoders
-reconstruct perfectly; the plain one's codes are bent, the more the further the circles
-close.
+FastICA's own sampling error is 1 - MCC = 1.2e-4 at these 10 000 rows. The plain one's codes
+are bent, the more the further the circles close.
 """
 
 import argparse

@@ -6,8 +6,8 @@ STAMP := .venv/.installed
 .PHONY: bench test slow lint speed notebooks clean
 
 bench: $(STAMP)
-	$(BIN)/crl run benchmarks/quick.py --workdir results/quick
-	$(BIN)/crl report results/quick
+	$(BIN)/crl run benchmarks/quick.py --workdir results/quick; failed=$$?; \
+	$(BIN)/crl report results/quick && exit $$failed
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -q

@@ -39,7 +39,7 @@ from crl.bench.records import (
 from crl.bench.store import Store, StoreError, is_done
 from crl.bench.suite import Cell, Suite, build, canonical, cells, key_of, parse, stable_hash
 from crl.check import check_data, check_task
-from crl.core import Estimator, Sample, Task, split
+from crl.core import Estimator, PyTree, Sample, Task, split
 from crl.parallel import map_replicas
 from crl.train import fit_replicas
 
@@ -137,7 +137,7 @@ class Runner:
         self.devices = tuple(jax.local_devices() if devices is None else devices)
         self.retry_failed = retry_failed
         self.x64 = bool(jax.config.jax_enable_x64)
-        self.build = functools.cache(self._build)
+        self._built = functools.cache(lambda spec: build(json.loads(spec)))
         self.problem = functools.cache(self._problem)
         self.dry_run = functools.cache(self._dry_run)
         self.made_by = functools.cache(lambda: provenance(self.devices))
@@ -241,8 +241,9 @@ class Runner:
     def _checkpoint(self, todo: list[Cell]) -> Path:
         return self.store.root / "fits" / self.key(todo[0])
 
-    def _build(self, task: str, estimator: str) -> Any:
-        return build(self.suite.tasks[task].estimators[estimator])
+    def build(self, task: str, estimator: str) -> Any:
+        """The estimator or peer; one object a spec, so that tasks share its programs."""
+        return self._built(canonical(self.suite.tasks[task].estimators[estimator]))
 
     def _dry_run(self, task: str, estimator: str) -> Exception | None:
         """What does not fit, before anything is compiled."""
@@ -293,9 +294,10 @@ class Runner:
         found: dict[Cell, dict] = {}
         worlds = sorted({cell.world for cell in todo})
         train, test = self._draw(batch, worlds)
+        on_host = jax.device_get(train.data)
         for i, world in enumerate(worlds):
             try:
-                data = jax.tree.map(lambda a: a[i], train.data)  # noqa: B023
+                data = jax.tree.map(lambda a: a[i], on_host)  # noqa: B023
                 check_data(data)
                 estimator.validate(data)
             except ValueError as error:
@@ -308,7 +310,7 @@ class Runner:
         lanes = sorted(lanes | {(w, f) for w in compared for f in range(config.fits)})
         full = _padded(lanes, batch.size * config.fits)
         rows = np.array([worlds.index(world) for world, _ in full])
-        train, test = jax.tree.map(lambda a: a[rows], (train, test))
+        train, test = _take((train, test), rows)
         keys = _fit_keys(stable_hash(config.dgp), jnp.asarray(full, jnp.int32))
         folder = self._checkpoint(todo)
         fit = fit_replicas(
@@ -326,9 +328,10 @@ class Runner:
         )
         state = jax.device_put(fit.state, self.devices[0])
         metrics, readouts = judge(state, jax.device_put(test, self.devices[0]))
-        metrics, diverged, num_steps, converged = jax.device_get(
-            (metrics, fit.diverged, fit.num_steps, fit.converged)
+        metrics, diag, diverged, num_steps, converged = jax.device_get(
+            (metrics, readouts.diag or {}, fit.diverged, fit.num_steps, fit.converged)
         )
+        readouts = readouts._replace(diag=None)
         for i, (world, number) in enumerate(lanes):
             cell = Cell(batch.task, batch.estimator, world, number)
             if cell not in todo:
@@ -336,11 +339,9 @@ class Runner:
             record = outcome({k: v[i] for k, v in metrics.items()}, bool(diverged[i]))
             record |= {"num_steps": int(num_steps[i]), "converged": bool(converged[i])}
             record["trace"] = thin({k: v[i] for k, v in fit.trace.items()})
-            own = jax.tree.map(lambda a: a[i], readouts)  # noqa: B023
-            record["diag"] = numbers(own.diag or {})
+            record["diag"] = numbers({k: v[i] for k, v in diag.items()})
             if (world, number) == (0, 0) and not diverged[i]:
-                truth = jax.tree.map(lambda a: a[i], test.truth)  # noqa: B023
-                record["pictures"] = pictures(own, truth)
+                record["pictures"] = pictures(*_take((readouts, test.truth), np.array(i)))
             found[cell] = record
         if compared:
             compare = map_replicas(
@@ -351,7 +352,7 @@ class Runner:
             index = [
                 [at[w, f] for f in range(config.fits)] for w in _padded(compared, batch.size)
             ]
-            stacked = jax.tree.map(lambda a: a[np.array(index)], readouts._replace(diag=None))
+            stacked = _take(readouts, np.array(index))
             values = jax.device_get(compare(stacked))
             for i, world in enumerate(compared):
                 bad = any(diverged[j] for j in index[i])
@@ -510,6 +511,12 @@ def _agreed(flags: list[bool]) -> list[bool]:
     if jax.process_count() == 1:
         return flags
     return np.asarray(multihost_utils.broadcast_one_to_all(np.array(flags))).tolist()
+
+
+@jax.jit
+def _take(tree: PyTree, rows: jax.Array) -> PyTree:
+    # One program, where indexing leaf by leaf compiles one for each shape.
+    return jax.tree.map(lambda a: a[rows], tree)
 
 
 def _padded(items: Sequence, num: int) -> list:

@@ -119,6 +119,18 @@ def test_list_shows_the_rest_beside_a_broken_plugin(monkeypatch, capsys, tmp_pat
     assert "warning: estimator gone (no_such_lab:gone)" in said.err
 
 
+def test_every_entry_point_of_the_package_resolves():
+    import tomllib
+
+    from crl.check import resolve
+
+    project = tomllib.loads((HERE.parent.parent / "pyproject.toml").read_text())["project"]
+    for group, entries in project["entry-points"].items():
+        for name, reference in entries.items() if group.startswith("crl.") else ():
+            found = resolve(reference)
+            assert found.__name__ == name and found.__doc__, (group, name)
+
+
 def test_compile_cache_is_private_and_a_shared_one_is_refused(monkeypatch, tmp_path, capsys):
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

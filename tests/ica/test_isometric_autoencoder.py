@@ -150,6 +150,7 @@ def test_ica_of_isometric_codes_recovers_the_sources_of_a_flat_torus(num_latents
     scores = {name: np.median(v) for name, v in scores.items()}
     assert scores["isometric"] >= least
     assert scores["raw"] < 0.95
-    assert scores["plain"] < scores["isometric"] - 0.002
+    # Ratios of 60 (d = 5) and 9 (d = 10) in 1 - MCC seen, of 260 and 25 in 1 - R2.
+    assert 1 - scores["plain"] > 4 * (1 - scores["isometric"])
     assert np.median(bends["plain"]) > 10 * np.median(bends["isometric"])
-    assert np.median(seconds) < 30  # of both cores, so 15 s of a quiet machine
+    assert np.median(seconds) < 15  # CPU seconds; 3.5 and 4.5 seen

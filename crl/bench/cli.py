@@ -182,7 +182,7 @@ def _run(args: argparse.Namespace, argv: list[str]) -> int:
 def _print_outcome(job, workdir: Path, again: str) -> int:
     """What the folder now holds of the plan; exit code 1 while cells of it have failed."""
     records = job.store.content().records
-    states = [records.get(key, {}).get("status", "missing") for key in job.plan()["cells"]]
+    states = [records.get(job.key(c), {}).get("status", "missing") for c in job.cells()]
     failed = states.count("failed")
     counts = [f"{states.count(s)} {s}" for s in ("ok", "diverged", "failed", "missing")]
     print(f"{len(states)} cells: {', '.join(counts)}", end="")

@@ -26,9 +26,9 @@ def write_report(folder: Path) -> list[str]:
     entries = [
         Entry(plan["suite"], *cell, content.records.get(key))
         for plan in plans
-        for key, cell in plan["cells"].items()
+        for key, *cell in plan["cells"]
     ]
-    planned = {key for plan in plans for key in plan["cells"]}
+    planned = {cell[0] for plan in plans for cell in plan["cells"]}
     other = len(set(content.records) - planned)
     rows = [row for entry in entries for row in long_form(entry)]
     lines = [_write(folder / "results.csv", lambda path: _write_csv(path, rows))]

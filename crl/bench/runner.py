@@ -8,6 +8,7 @@ hashes of the cell, never on batch, shard or number of devices.
 
 import contextlib
 import functools
+import hashlib
 import json
 import logging
 import shutil
@@ -151,9 +152,9 @@ class Runner:
         return cells(self.suite)
 
     def plan(self) -> dict:
-        """The plan as JSON: the resolved suite, and the key of each of its cells."""
-        keys = {self.key(cell): list(cell) for cell in self.cells()}
-        return {**self.suite.to_dict(), "cells": keys}
+        """The plan as JSON: the resolved suite, and its cells, each after its key."""
+        keyed = [[self.key(cell), *cell] for cell in self.cells()]
+        return {**self.suite.to_dict(), "cells": keyed}
 
     def batches(self) -> list[Batch]:
         """The whole plan in batches of equal size; the same for every shard and resume."""
@@ -205,7 +206,7 @@ class Runner:
                     done[cell] = failure(error)
                     self._publish(cell, done[cell], clock, len(todo))
         if todo:
-            shutil.rmtree(self._checkpoint(todo), ignore_errors=True)
+            shutil.rmtree(self._checkpoint(batch, todo), ignore_errors=True)
         return [{**cell._asdict(), **record} for cell, record in done.items()]
 
     def _results(self, batch: Batch, todo: list[Cell]) -> Iterator[tuple[Cell, dict]]:
@@ -238,8 +239,11 @@ class Runner:
         if jax.process_index() == 0:  # the others have the same numbers
             self.store.publish(self.key(cell), whole)
 
-    def _checkpoint(self, todo: list[Cell]) -> Path:
-        return self.store.root / "fits" / self.key(todo[0])
+    def _checkpoint(self, batch: Batch, todo: list[Cell]) -> Path:
+        # Another set of lanes is another fit and must not find this one's steps.
+        content = canonical([batch.size, [self.key(cell) for cell in todo]])
+        name = hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
+        return self.store.root / "fits" / name
 
     def build(self, task: str, estimator: str) -> Any:
         """The estimator or peer; one object a spec, so that tasks share its programs."""
@@ -292,6 +296,7 @@ class Runner:
         config, problem = self.suite.tasks[batch.task], self.problem(batch.task)
         estimator = self.build(batch.task, batch.estimator)
         found: dict[Cell, dict] = {}
+        folder = self._checkpoint(batch, todo)
         worlds = sorted({cell.world for cell in todo})
         train, test = self._draw(batch, worlds)
         on_host = jax.device_get(train.data)
@@ -312,7 +317,6 @@ class Runner:
         rows = np.array([worlds.index(world) for world, _ in full])
         train, test = _take((train, test), rows)
         keys = _fit_keys(stable_hash(config.dgp), jnp.asarray(full, jnp.int32))
-        folder = self._checkpoint(todo)
         fit = fit_replicas(
             estimator,
             keys,
@@ -413,6 +417,7 @@ def run(
     """
     batches = runner.batches()[shard[0] :: shard[1]]
     results: list[dict] = []
+    runner.store.sweep()
     with _stop_on_signals(), _Progress(batches, runner, progress) as bar:
         # Errors that a dry run finds come in the first minute and not after an hour.
         broken = [b for b in batches if runner.pending(b) and runner.dry_run(*b[:2])]

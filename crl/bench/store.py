@@ -214,16 +214,16 @@ def _is_plan(plan: dict) -> bool:
     """Whether a record has the shape that ``write_plan`` gives it."""
 
     def is_cell(c):
-        return (
-            isinstance(c, list) and [type(v) for v in c[:3]] == [str, str, int] and len(c) == 4
-        )
+        kinds = [str, str, str, int]
+        return isinstance(c, list) and [type(v) for v in c[:4]] == kinds and len(c) == 5
 
     tasks, cells = plan.get("tasks"), plan.get("cells")
     return (
         isinstance(plan.get("suite"), str)
-        and all(isinstance(d, dict) for d in (tasks, cells))
+        and isinstance(tasks, dict)
+        and isinstance(cells, list)
         and all(isinstance(t, dict) for t in tasks.values())
-        and all(is_cell(c) for c in cells.values())
+        and all(is_cell(c) for c in cells)
     )
 
 

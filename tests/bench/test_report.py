@@ -142,7 +142,7 @@ def test_a_strangers_folder_is_safe_to_look_at(tiny_results):
         record = {**json.loads(store.path(key).read_text()), **POISON[i % len(POISON)]}
         store.path(key).write_text(json.dumps(record))
     plan = json.loads(next((tiny_results / "plans").iterdir()).read_text())
-    for i, damage in enumerate([{"tasks": []}, {"cells": {"k": "<script>"}}, {"suite": 3}]):
+    for i, damage in enumerate([{"tasks": []}, {"cells": ["<script>"]}, {"suite": 3}]):
         (tiny_results / "plans" / f"{i}.json").write_text(json.dumps({**plan, **damage}))
     write_report(tiny_results)
     text = (tiny_results / "report.html").read_text()
@@ -184,3 +184,22 @@ def test_figures_draw_any_name():
     assert "<svg" in figures.curves({name: [([0, 1], [1.0, np.nan], name)]}, {name: "#000000"})
     points = {name: {"10": [1.0, 2.0], "100": [np.nan], "1000": [0.5]}}
     assert "<svg" in figures.sweep(name, {name: points}, {name: "#000000"})
+
+
+def test_tasks_that_differ_in_one_number_give_a_curve_against_it():
+    from crl.bench.drawings import Figures
+
+    def task(num_train, noise, law="laplace"):
+        return {"dgp": {"factory": "m:f", "noise": noise, "law": law}, "num_train": num_train}
+
+    tasks = {f"n = {n}": task(n, 0.1) for n in (100, 1000, 10000)}
+    tasks |= {f"noise {noise}": task(500, noise) for noise in (0.1, 0.2)}  # two are no curve
+    tasks["other law"] = task(300, 0.1, law="uniform")
+    rows = [
+        Row("s", name, "e", world, 0, "mcc", 0.5 + 0.1 * world, "ok")
+        for name in tasks
+        for world in range(3)
+    ]
+    (figure,) = Figures(["e"]).sweeps(tasks, rows)
+    assert "Median and quartiles over worlds against num_train" in figure
+    assert Figures(["e"]).sweeps({k: tasks[k] for k in list(tasks)[3:]}, rows) == []

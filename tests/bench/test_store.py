@@ -141,7 +141,7 @@ def test_lease_of_a_killed_run_is_dropped(tmp_path):
 def test_plan_is_replaced_by_name_and_damage_is_named(tmp_path):
     store = Store(tmp_path)
     for worlds in (1, 2):
-        store.write_plan({"suite": "../a", "tasks": {"t": {"worlds": worlds}}, "cells": {}})
+        store.write_plan({"suite": "../a", "tasks": {"t": {"worlds": worlds}}, "cells": []})
     (plan,), problems = store.plans()
     assert plan["tasks"]["t"]["worlds"] == 2 and problems == []
     (tmp_path / "plans" / "other.json").write_text(json.dumps({"schema": SCHEMA}))

@@ -111,12 +111,12 @@ def environments() -> dict:
         "SCM, three environments": task(
             "independent",
             "Three variables, linear mechanisms, Gaussian noise. Two auxiliary environments "
-            "that change the noise laws orient every edge: SHD 0 in most worlds.",
+            "that change the noise laws orient every edge: SHD 0 in 5 of 6 worlds.",
         ),
         "SCM, no change": task(
             "none",
             "Control: the environments are alike, so that only the skeleton follows from the "
-            "data (skeleton SHD as before) and orientations are guesses.",
+            "data (SHD of the skeleton 0 or 1) and orientations are guesses: median SHD 2.",
         ),
     }
 
@@ -164,7 +164,7 @@ def digits() -> dict:
                 "isometric AE + ICA": autoencoder_then_ica(4, width=32, num_steps=1000),
             },
             "note": "8 x 8 images of digits, four latents: do three fits on the same images "
-            "find the same ones, and the same up to a rigid motion?",
+            "find the same ones? Measured: not quite, pairwise MCC 0.80.",
         },
         "digits, dictionary": {
             **shared,
@@ -172,6 +172,7 @@ def digits() -> dict:
             "stability": {"pw_mcc": SAE + "pw_mcc"},
             "estimators": {"topk_sae": topk},
             "note": "8 x 8 images of digits, 64 atoms, 8 active: do three fits on the same "
-            "images learn the same dictionary?",
+            "images learn the same dictionary? Measured: they do not, pairwise MCC 0.57, at "
+            "the same reconstruction error.",
         },
     }

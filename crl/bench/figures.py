@@ -148,7 +148,7 @@ def heat(matrices: dict[str, np.ndarray]) -> str:
         _matrix_axes(ax, name, matrix.shape)
         ax.set_xlabel("true")
     axes[0].set_ylabel("claimed")
-    bar = figure.colorbar(image, ax=list(axes), shrink=0.8, aspect=18, pad=0.02)
+    bar = figure.colorbar(image, ax=list(axes), shrink=0.8, aspect=18, pad=0.05)
     bar.outline.set_visible(False)
     return _svg(figure)
 
@@ -188,6 +188,7 @@ def _panels(num: int, width: float, height: float, share_y: bool = False):
     columns = min(num, 4)
     rows = -(-num // columns)
     figure = Figure((width * columns, height * rows + 0.25), layout="constrained")
+    figure.get_layout_engine().set(h_pad=0.09)  # the page's font is taller than the one here
     axes = figure.subplots(rows, columns, sharey=share_y, squeeze=False).ravel()
     for ax in axes[num:]:
         ax.remove()

@@ -229,6 +229,15 @@ class Runner:
             "num_train": task.num_train,
             "num_test": task.num_test,
         }
+        # Compiled programs return dicts by the alphabet; the report shows the task's order.
+        at = {name: i for i, name in enumerate(config["metrics"])}
+
+        def position(item):
+            return min(
+                (i for n, i in at.items() if f"{item[0]}.".startswith(f"{n}.")), default=0
+            )
+
+        record = {**record, "metrics": dict(sorted(record["metrics"].items(), key=position))}
         whole = {
             **{"suite": self.suite.name, **cell._asdict(), **record},
             "seconds": {**clock.read(), "cells": num_cells},

@@ -124,6 +124,16 @@ def test_resumed_sweep_equals_an_uninterrupted_one(tiny_suite, tiny_results, tin
     assert runner.run(again, progress=False).computed == 0
 
 
+def test_metrics_are_kept_in_the_order_of_the_task(tiny_suite, tmp_path):
+    corr = {name: "bench_tiny:corr" for name in ("second", "a_third", "a")}
+    one = smaller(tiny_suite, "pca", stability={}, fits=1, worlds=1, metrics=corr)
+    job = runner.Runner(one, Store(tmp_path))
+    runner.run(job, progress=False)
+    (record,) = cells_of(job.store).values()
+    names = [name for name in record["metrics"] if name.endswith("mean")]
+    assert names == ["second.mean", "a_third.mean", "a.mean"]
+
+
 def test_retry_failed_computes_only_what_failed(tiny_suite, tiny_results):
     again = runner.Runner(tiny_suite, Store(tiny_results), retry_failed=True)
     summary = runner.run(again, progress=False)

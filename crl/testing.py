@@ -107,7 +107,7 @@ def second_call_does_not_retrace(t: Trial) -> None:
 
 
 def replicas_equal_a_loop(t: Trial) -> None:
-    """vmap over keys, and every backend of map_replicas, give the loop's numbers."""
+    """Every backend of map_replicas, vmap included, gives the claims of a loop over keys."""
     keys = jax.random.split(t.key, 3)
 
     def one(key):
@@ -116,12 +116,21 @@ def replicas_equal_a_loop(t: Trial) -> None:
             lane, _ = train.advance(t.estimator, key, lane, t.train, NUM_STEPS)
         return lane.state
 
-    jitted = jax.jit(one)
-    loop = jax.tree.map(lambda *a: jnp.stack(a), *[jitted(k) for k in keys])
-    _assert_close(loop, jax.jit(jax.vmap(one))(keys), "vmap over keys differs from a loop")
+    def claims(state):
+        # Not the states: parameters that the data hardly determine may differ.
+        return train.readout(t.estimator, state, t.test)._replace(diag=None)
+
+    def loop(key):
+        lane = _start(t.estimator, key, t.train)
+        return _advance(t.estimator, key, lane, t.train) if t.estimator.num_steps else lane
+
+    alone = [claims(loop(key).state) for key in keys]
     for backend in parallel.BACKENDS:
-        mapped = parallel.map_replicas(one, backend=backend)(keys)
-        _assert_close(loop, mapped, f"backend {backend} differs from a loop")
+        states = parallel.map_replicas(one, backend=backend)(keys)
+        states = jax.device_get(states)
+        for i, expected in enumerate(alone):
+            state = jax.tree.map(lambda a, i=i: a[i], states)
+            _assert_close(expected, claims(state), f"backend {backend} differs from a loop:")
 
 
 def resumed_equals_uninterrupted(t: Trial) -> None:
@@ -202,14 +211,16 @@ def beats_a_random_encoder(t: Trial) -> None:
     result = train.fit(t.estimator, t.key, t.train)
     assert not result.diverged, "the fit diverged on its easiest world"
     out = train.readout(t.estimator, result.state, t.test)
-    guess = _random_claims(t.key, out, t.test)
+    # One guess at a small graph may be right; eight are not on average.
+    guesses = [_random_claims(k, out, t.test) for k in jax.random.split(t.key, 8)]
     for name, metric in t.task.metrics.items():
-        ours, random = _scalar(metric(out, t.truth)), _scalar(metric(guess, t.truth))
-        # Distances (SHD, errors) are best at 0, scores at 1.
-        better = ours < random if _scalar(metric(_perfect(t.truth), t.truth)) == 0 else None
-        if better is None:
-            better = ours > random
-        assert better, f"{name}: {ours:.3f}, no better than random claims ({random:.3f})"
+        score = jax.jit(metric)
+        ours = _scalar(score(out, t.truth))
+        random = float(np.mean([_scalar(score(guess, t.truth)) for guess in guesses]))
+        best = _scalar(score(_perfect(t.truth), t.truth))
+        assert abs(ours - best) < abs(random - best), (
+            f"{name}: {ours:.3f}, no better than random claims ({random:.3f})"
+        )
 
 
 ESTIMATOR_PROPERTIES = (
@@ -244,19 +255,23 @@ def check_dgp(dgp: DGP, n: int = 64, *, exact: bool = True) -> None:
     n: rows per environment to draw. exact: x equals mix(world, z) (no noise is added).
     """
     world_key, key, other_key = jax.random.split(jax.random.key(0), 3)
-    init, draw = jax.jit(dgp.init), jax.jit(dgp.sample, static_argnums=2)
-    world = init(world_key)
-    sample = draw(key, world, n)
+
+    def draw(world_key, key):
+        world = dgp.init(world_key)
+        return world, dgp.sample(key, world, n)
+
+    alone = jax.jit(draw)
+    world, sample = alone(world_key, key)
     data, truth = sample
     check_data(data)
     labels, counts = np.unique(data.env, return_counts=True)
     assert (counts == n).all(), f"expected {n} rows per environment, got {counts.tolist()}"
     assert (np.diff(data.env) >= 0).all(), "rows must be grouped by environment"
 
-    again = draw(key, world, n)
+    again = alone(world_key, key)[1]
     for (path, a), (_, b) in zip(_numbers(sample), _numbers(again)):
         assert np.array_equal(a, b, equal_nan=True), f"the same key gave another sample{path}"
-    other = draw(other_key, world, n).data.x
+    other = alone(world_key, other_key)[1].data.x
     assert not np.array_equal(data.x, other), "another key gave the same x"
 
     rows = len(labels) * n
@@ -268,12 +283,12 @@ def check_dgp(dgp: DGP, n: int = 64, *, exact: bool = True) -> None:
     assert not leaked, f"data.aux[{leaked!r}] equals a part of the truth"
 
     # Two worlds in one program are the worlds of two programs.
-    worlds = jax.jit(jax.vmap(dgp.init))(jnp.stack([world_key, other_key]))
-    both = jax.jit(jax.vmap(lambda w: dgp.sample(key, w, n).data.x))(worlds)
-    _assert_close(data.x, both[0], "vmap over worlds differs from a loop")
+    worlds = jnp.stack([other_key, world_key])
+    both = jax.jit(jax.vmap(lambda w: draw(w, key)[1].data.x))(worlds)
+    _assert_close(data.x, both[1], "vmap over worlds differs from a loop")
 
     with jax.enable_x64(True):
-        wide = jax.jit(lambda a, b: dgp.sample(b, dgp.init(a), n).data.x)(world_key, key)
+        wide = jax.jit(lambda a, b: draw(a, b)[1].data.x)(world_key, key)
         assert wide.dtype == data.x.dtype, (
             f"x is {data.x.dtype}, but {wide.dtype} under x64: pass dtype explicitly"
         )
@@ -376,8 +391,13 @@ def _numbers(tree: PyTree):
 
 def _assert_close(a: PyTree, b: PyTree, message: str) -> None:
     for (path, p), (_, q) in zip(_numbers(a), _numbers(b), strict=True):
-        # Float32 sums of a few thousand terms in another order agree to about 1e-4.
-        np.testing.assert_allclose(p, q, rtol=2e-3, atol=2e-4, err_msg=f"{message} {path}")
+        # Sums in another order: float32 loses about 1e-4 over a few thousand terms, of the
+        # array's own scale, since an entry near 0 may be a difference of large ones.
+        finite = p[np.isfinite(p)] if np.issubdtype(p.dtype, np.inexact) else p
+        scale = np.sqrt(np.mean(np.square(finite, dtype=float))) if finite.size else 0.0
+        np.testing.assert_allclose(
+            p, q, rtol=1e-3, atol=1e-3 * scale, err_msg=f"{message} {path}"
+        )
 
 
 def _first(value):

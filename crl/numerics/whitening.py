@@ -48,5 +48,8 @@ def whiten(x: Array, num_components: int) -> Whitening:
     floor = 4 * eps * level + jnp.finfo(x.dtype).tiny
     kept = jnp.maximum(scales[:num_components], floor)
     axes = axes[:num_components]
+    # LAPACK leaves signs to rounding; fixed ones make the same data the same coordinates.
+    largest = jnp.take_along_axis(axes, jnp.argmax(jnp.abs(axes), 1)[:, None], 1)
+    axes = jnp.where(largest < 0, -axes, axes)
     rank = jnp.sum(scales > floor)
     return Whitening(mean, axes / kept[:, None], axes.T * kept, scales, rank)

@@ -8,7 +8,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parent.parent
 # A module may import from its own layer and those below it; families never one another.
 LAYERS = [
-    {"testing", "testing_plugin", "bench"},
+    {"testing", "testing_cases", "testing_plugin", "bench"},
     {"theory"},
     {"ica", "scm", "sae", "dgp", "metrics"},
     {"train", "combinators", "checkpoint", "parallel", "nets", "numerics"},

@@ -105,6 +105,7 @@ def multi_environment_scm(
         changed = (world.sd != world.sd[0]) | (world.mean != world.mean[0])
         truth = Truth(
             z=s,
+            x=x,
             graph=world.mechanisms.graph,
             targets=changed.astype(jnp.int32),
             counterfactual=counterfactual,

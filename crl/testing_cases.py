@@ -1,0 +1,18 @@
+"""What ``pytest --estimator`` collects: one test for each property of an estimator."""
+
+import pytest
+
+from crl.check import build
+from crl.testing import ESTIMATOR_PROPERTIES, easy_task, trial
+
+
+@pytest.fixture(scope="module")
+def estimator_trial(request):
+    estimator = build(request.config.getoption("--estimator"))
+    named = request.config.getoption("--task")
+    return trial(estimator, build(named) if named else easy_task(estimator))
+
+
+@pytest.mark.parametrize("holds", ESTIMATOR_PROPERTIES, ids=lambda f: f.__name__)
+def test_estimator(holds, estimator_trial):
+    holds(estimator_trial)

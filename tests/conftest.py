@@ -3,6 +3,9 @@
 import os
 import pathlib
 
+# Two processes share one accelerator; set before JAX takes most of its memory.
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
 import jax
 
 _CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache"))

@@ -18,6 +18,11 @@ from toys import as_data, regression
 
 import crl
 from crl import parallel, train
+from crl.dgp.latent import mixed_sources
+from crl.dgp.mixings import near_isometric
+from crl.dgp.scm import multi_environment_scm
+from crl.dgp.sources import laplace
+from crl.dgp.superposition import superposition
 
 DEVICES = tuple(jax.devices())
 COLLECTIVE = re.compile(r"all-reduce|all-gather|all-to-all|reduce-scatter|collective-")
@@ -127,6 +132,23 @@ def gradients():
         yield "indivisible_rows", str(error)
 
 
+def worlds():
+    dgps = {
+        "sources": mixed_sources(laplace(), near_isometric(), 2),
+        "scm": multi_environment_scm(2, mechanism="linear"),
+        "codes": superposition(3, 4, 2),
+    }
+    for name, dgp in dgps.items():
+
+        def draw(key, dgp=dgp):
+            world_key, key = jax.random.split(key)
+            return dgp.sample(key, dgp.init(world_key), 8)
+
+        alone = jax.jit(draw)
+        loop = jax.tree.map(lambda *a: jnp.stack(a), *[alone(KEYS[i]) for i in range(8)])
+        yield f"world_{name}", difference(parallel.map_replicas(draw)(KEYS[:8]), loop)
+
+
 def fits():
     args = first(13, (KEYS, DATA))
     fit = {
@@ -161,7 +183,7 @@ def fits():
 if __name__ == "__main__":
     assert len(DEVICES) == 8, DEVICES
     found = {}
-    for part in (backends, placement, collectives, gradients, fits):
+    for part in (backends, placement, collectives, gradients, worlds, fits):
         for name, value in part():
             found[name] = value
             sys.stderr.write(f"{name} {value}\n")

@@ -89,6 +89,12 @@ def test_a_fit_on_sharded_rows_is_the_fit_on_one_device(found):
     assert found["indivisible_rows"].startswith("expected rows that divide over 8 devices")
 
 
+def test_the_same_keys_draw_the_same_worlds_on_one_device_and_on_eight(found):
+    # Programs differ, so rounding may: 5e-7 seen.
+    for name in ("sources", "scm", "codes"):
+        assert found[f"world_{name}"] <= 1e-5
+
+
 def test_fit_replicas_gives_the_same_on_every_backend_and_drops_the_padding(found):
     assert max(found["fits_differ"].values()) <= 1e-6
     assert found["lanes"] == [13, 13, 40]

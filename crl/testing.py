@@ -311,12 +311,15 @@ def check_dgp(dgp: DGP, n: int = 64, *, exact: bool = True) -> None:
 # --- properties of a metric -------------------------------------------------------------
 
 
-def check_metric(metric: Callable, needs: tuple[str, ...], best: float, seed: int = 0) -> None:
+def check_metric(
+    metric: Callable, needs: tuple[str, ...], best: float | None, seed: int = 0
+) -> None:
     """Raise an AssertionError naming the first property that the metric breaks.
 
-    needs: the fields of the readout (and truth) that it reads. best: its value (or that of
-    its first entry) for a perfect readout. It must be pure, jit- and vmappable, say what
-    is missing, get worse for random claims, and never turn a dead claim into silence.
+    needs: the fields of the readout that it reads. best: its value (or that of its first
+    entry) for a perfect readout; None for one that describes a claim without judging it.
+    A metric must be pure, jit- and vmappable, say what is missing, and, where it judges,
+    get worse for random claims.
     """
     truth = _example_truth(jax.random.key(seed), 256)
     perfect = _perfect(truth)
@@ -325,9 +328,10 @@ def check_metric(metric: Callable, needs: tuple[str, ...], best: float, seed: in
     value = jitted(perfect, truth)
     shapes = [v.shape for v in jax.tree.leaves(value)]
     assert set(shapes) == {()}, f"expected a scalar or a dict of scalars, got {shapes}"
-    np.testing.assert_allclose(_scalar(value), best, atol=1e-3, err_msg="perfect readout")
     worse = _scalar(jitted(guess, truth))
-    assert abs(worse - best) > 0.05, f"random claims score {worse}, a perfect one {best}"
+    if best is not None:
+        np.testing.assert_allclose(_scalar(value), best, atol=1e-3, err_msg="perfect readout")
+        assert abs(worse - best) > 0.05, f"random claims score {worse}, a perfect one {best}"
     for field in needs:
         blank = perfect._replace(**{field: None})
         try:
@@ -571,13 +575,19 @@ METRICS: dict[str, tuple[Callable, tuple[str, ...], float]] = {
     "amari": (latents.amari, ("unmixing",), 0.0),
     "procrustes": (latents.procrustes, ("z",), 0.0),
     "shd": (graphs.shd, ("graph",), 0.0),
+    "shd_double": (graphs.shd_double, ("graph",), 0.0),
     "skeleton_shd": (graphs.skeleton_shd, ("graph",), 0.0),
     "edge_scores": (graphs.edge_scores, ("graph",), 1.0),
+    "edge_auroc": (graphs.edge_auroc, ("edge_prob",), 1.0),
     "order_divergence": (graphs.order_divergence, ("order",), 0.0),
     "counterfactual_rmse": (interventions.counterfactual_rmse, ("counterfactual",), 0.0),
     "dictionary_mcc": (dictionaries.dictionary_mcc, ("dictionary",), 1.0),
     "support_f1": (dictionaries.support_f1, ("dictionary", "codes"), 1.0),
     "fvu": (dictionaries.fvu, ("x",), 0.0),
+    "num_dead": (latents.num_dead, ("z",), None),
+    "l0": (dictionaries.l0, ("codes",), None),
+    "dead_fraction": (dictionaries.dead_fraction, ("codes",), None),
+    "coherence": (dictionaries.coherence, ("dictionary",), None),
     "decoder_isometry": (geometry.decoder_isometry, ("jacobian",), 0.0),
 }
 

@@ -34,14 +34,14 @@ def dictionary_mcc(readout: Readout, truth: Truth) -> dict[str, Array]:
     """Recovery of the dictionary up to the order of its atoms.
 
     ``mcc``: the mean cosine of matched atoms, <= 1; a true atom without a match counts as
-    0. ``above_95``: the share of true atoms matched with a cosine above 0.95.
+    0. ``share_above_95``: the share of true atoms matched with a cosine above 0.95.
     """
     atoms = need(readout, "dictionary", "dictionary_mcc")
     true_atoms = need(truth, "dictionary", "dictionary_mcc")
     _, _, cosine = match_atoms(atoms, true_atoms)
     m = true_atoms.shape[0]
     above = jnp.where(jnp.isnan(cosine), jnp.nan, cosine > 0.95)
-    return {"mcc": jnp.sum(cosine) / m, "above_95": jnp.sum(above) / m}
+    return {"mcc": jnp.sum(cosine) / m, "share_above_95": jnp.sum(above) / m}
 
 
 def support_f1(readout: Readout, truth: Truth) -> dict[str, Array]:

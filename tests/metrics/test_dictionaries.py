@@ -38,7 +38,7 @@ def test_dictionary_mcc_is_scipys_assignment(k):
     _, _, cosine = scipy_match(unit, true)
     got = metrics.dictionary_mcc(Readout(dictionary=est), Truth(dictionary=true))
     np.testing.assert_allclose(got["mcc"], cosine.sum() / M, rtol=1e-5)
-    np.testing.assert_allclose(got["above_95"], (cosine > 0.95).sum() / M)
+    np.testing.assert_allclose(got["share_above_95"], (cosine > 0.95).sum() / M)
 
 
 def test_order_and_scale_are_free_but_sign_is_not():
@@ -54,11 +54,11 @@ def test_dead_atoms_count_as_zero_and_nan_stays_nan():
     truth = Truth(dictionary=true)
     dead = np.concatenate([true[:5], np.zeros((2, P), np.float32)])
     got = metrics.dictionary_mcc(Readout(dictionary=dead), truth)
-    np.testing.assert_allclose([got["mcc"], got["above_95"]], 5 / 7, rtol=1e-6)
+    np.testing.assert_allclose([got["mcc"], got["share_above_95"]], 5 / 7, rtol=1e-6)
     broken = true.copy()
     broken[0, 0] = np.nan
     got = metrics.dictionary_mcc(Readout(dictionary=broken), truth)
-    assert np.isnan(got["mcc"]) and np.isnan(got["above_95"])
+    assert np.isnan(got["mcc"]) and np.isnan(got["share_above_95"])
 
 
 def test_support_f1_is_the_brute_force_count():

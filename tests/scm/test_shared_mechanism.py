@@ -137,7 +137,7 @@ def test_graphs_of_three_and_ten_variables_are_recovered_from_1000_rows():
             int(shd(_fit(estimator, train, test)[1], test.truth))
             for train, test in _worlds(num_worlds, num_nodes, 1000)
         ]
-        assert sum(wrong) <= most, wrong  # 10 variables: 0 recorded in all 8 worlds
+        assert sum(wrong) <= most, wrong  # mean SHD at most .1 and .5
 
 
 @pytest.mark.slow

@@ -5,7 +5,8 @@ several penalties, on one world of ``s1`` and one of ``song``, two fits each.
 
     python -m experiments.sae_population_control --out results/sae_population_control.png
 
-About 3 minutes of CPU time. Expected (held-out FVU / dictionary MCC, two fits):
+Expected (held-out FVU / dictionary MCC, two fits), measured with the two worlds in runs of
+their own, the time of a whole run is not recorded:
 
                               s1                        song
     TopK                      .103 .091 / .917 .937     .101 .099 / .886 .880

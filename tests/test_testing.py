@@ -1,4 +1,8 @@
-"""The conformance suite catches what it is for: one planted error for each property."""
+"""The conformance suite catches what it is for: planted errors that it must find.
+
+Not planted: a step that retraces, a resume that differs, and a leak of the truth into an
+estimator, which the signatures rule out (``check_dgp`` looks for leaks into the data).
+"""
 
 import os
 import subprocess

@@ -395,13 +395,8 @@ def _numbers(tree: PyTree):
 
 def _assert_close(a: PyTree, b: PyTree, message: str) -> None:
     for (path, p), (_, q) in zip(_numbers(a), _numbers(b), strict=True):
-        # Sums in another order: float32 loses about 1e-4 over a few thousand terms, of the
-        # array's own scale, since an entry near 0 may be a difference of large ones.
-        finite = p[np.isfinite(p)] if np.issubdtype(p.dtype, np.inexact) else p
-        scale = np.sqrt(np.mean(np.square(finite, dtype=float))) if finite.size else 0.0
-        np.testing.assert_allclose(
-            p, q, rtol=1e-3, atol=1e-3 * scale, err_msg=f"{message} {path}"
-        )
+        # Float32 sums of a few thousand terms in another order agree to about 1e-4.
+        np.testing.assert_allclose(p, q, rtol=2e-3, atol=2e-4, err_msg=f"{message} {path}")
 
 
 def _first(value):

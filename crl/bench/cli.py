@@ -204,7 +204,8 @@ def _print_plan(job, workdir: Path) -> None:
         rows.append((*name, len(each), done, bad, todo + bad * job.retry_failed))
     totals = ["all", "", *(sum(r[i] for r in rows) for i in range(2, 6))]
     _print_table(["task", "estimator", "cells", "done", "failed", "to run"], [*rows, totals])
-    print(f"results in {workdir}, on {len(job.devices)} x {job.devices[0].device_kind}")
+    devices = job.hardware.devices
+    print(f"results in {workdir}, on {len(devices)} x {devices[0].device_kind}")
     for problem in problems:
         _complain(f"ignored: {problem}")
 

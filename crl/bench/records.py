@@ -1,4 +1,4 @@
-"""What a cell records: metrics, training curve, small pictures, and what made it."""
+"""What a cell records: metrics, training curve, small pictures, time, what made it."""
 
 import contextlib
 import os
@@ -8,12 +8,14 @@ import subprocess
 import sys
 import time
 import traceback
+from collections import deque
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.monitoring
 import jax.numpy as jnp
 import numpy as np
 
@@ -107,6 +109,43 @@ def _matched(similarity: np.ndarray) -> np.ndarray:
     free = [r for r in range(similarity.shape[0]) if r not in match.values()]
     rows = [*(match[c] for c in columns if c in match), *free]
     return similarity[np.ix_(rows, columns)][:PICTURE_SIZE, :PICTURE_SIZE]
+
+
+class _Compiling:
+    """Seconds that this process has spent tracing and compiling."""
+
+    def __init__(self):
+        self.total = 0.0
+        self.spans = deque(maxlen=1000)  # (begin, seconds)
+        jax.monitoring.register_event_duration_secs_listener(self._listen)
+
+    def _listen(self, event: str, seconds: float, **kwargs) -> None:
+        if not event.startswith("/jax/core/compile/"):
+            return
+        begin = time.perf_counter() - seconds
+        # A trace reports itself after those inside it, which must not count twice.
+        while self.spans and self.spans[-1][0] >= begin:
+            self.total -= self.spans.pop()[1]
+        self.spans.append((begin, seconds))
+        self.total += seconds
+
+
+_compiling = _Compiling()
+
+
+class Clock:
+    """Seconds since it was made: compiling, running, and of this process's CPU time."""
+
+    def __init__(self):
+        self.begin = self._now()
+
+    def read(self) -> dict[str, float]:
+        took, cpu, compiling = (b - a for a, b in zip(self.begin, self._now()))
+        run = max(0.0, took - compiling)
+        return {k: round(v, 3) for k, v in dict(compile=compiling, run=run, cpu=cpu).items()}
+
+    def _now(self) -> tuple[float, float, float]:
+        return time.perf_counter(), time.process_time(), _compiling.total
 
 
 def peak_bytes(devices: Sequence[jax.Device]) -> int:

@@ -1,9 +1,8 @@
-"""The runner: batches of cells to devices, one JSON file a cell.
+"""The runner: what is missing of a suite, batch by batch, one JSON file a cell.
 
-Cells of one task and estimator run together as lanes: their worlds are drawn, fitted and
-judged by programs that are compiled once. A batch is a few worlds with all their fits, so
-that a killed run loses little. The numbers depend on the keys alone, which derive from
-hashes of the cell, never on batch, shard or number of devices.
+A batch is a few worlds of one task and estimator with all their fits, so that a killed run
+loses little; crl.bench.lanes computes it. Any number of runs, shards and workers may share
+a results folder: each batch is leased, each cell is published whole or not at all.
 """
 
 import contextlib
@@ -15,43 +14,26 @@ import shutil
 import signal
 import sys
 import threading
-import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.monitoring
-import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-from crl.bench.records import (
-    failure,
-    flat,
-    numbers,
-    outcome,
-    peak_bytes,
-    pictures,
-    provenance,
-    thin,
-)
+from crl.bench.lanes import Hardware, call_peer, fit_lanes, make_problem
+from crl.bench.records import Clock, failure, peak_bytes, provenance
 from crl.bench.store import Store, StoreError, is_done
-from crl.bench.suite import Cell, Suite, build, canonical, cells, key_of, parse, stable_hash
-from crl.check import check_data, check_task
-from crl.core import Estimator, PyTree, Sample, Task, split
-from crl.parallel import map_replicas
-from crl.train import fit_replicas
+from crl.bench.suite import Cell, Suite, build, canonical, cells, key_of, parse
+from crl.check import check_task
+from crl.core import Estimator
 
 log = logging.getLogger("crl.bench")
 
 # Lanes a batch and device. A CPU works them off one by one, so few, that a kill loses
 # little; an accelerator needs many to be busy.
 LANES = {"cpu": 8, "other": 64}
-# Steps from which on a fit is checkpointed between chunks. A shorter one is cheaper to
-# repeat after a kill than to save.
-CHECKPOINT_AFTER = 10_000
 
 
 class Batch(NamedTuple):
@@ -61,15 +43,6 @@ class Batch(NamedTuple):
     estimator: str
     worlds: tuple[int, ...]
     size: int  # worlds of a full batch; smaller ones are padded to it: one compilation
-
-
-class Problem(NamedTuple):
-    """One task as built objects, with the programs that draw and judge its lanes."""
-
-    task: Task
-    draw: Callable  # (world ()) -> (train, test): Samples
-    score: Callable  # (readout, truth) -> metrics
-    stability: Callable  # (stacked readouts) -> metrics
 
 
 class Interrupted(KeyboardInterrupt):
@@ -85,43 +58,6 @@ class Summary(NamedTuple):
     failures: list[tuple[str, str, str]]
 
 
-class _Compiling:
-    """Seconds that this process has spent tracing and compiling."""
-
-    def __init__(self):
-        self.total = 0.0
-        self.spans = deque(maxlen=1000)  # (begin, seconds)
-        jax.monitoring.register_event_duration_secs_listener(self._listen)
-
-    def _listen(self, event: str, seconds: float, **kwargs) -> None:
-        if not event.startswith("/jax/core/compile/"):
-            return
-        begin = time.perf_counter() - seconds
-        # A trace reports itself after those inside it, which must not count twice.
-        while self.spans and self.spans[-1][0] >= begin:
-            self.total -= self.spans.pop()[1]
-        self.spans.append((begin, seconds))
-        self.total += seconds
-
-
-_compiling = _Compiling()
-
-
-class _Clock:
-    """Seconds since it was made: compiling, running, and of this process's CPU time."""
-
-    def __init__(self):
-        self.begin = self._now()
-
-    def read(self) -> dict[str, float]:
-        took, cpu, compiling = (b - a for a, b in zip(self.begin, self._now()))
-        run = max(0.0, took - compiling)
-        return {k: round(v, 3) for k, v in dict(compile=compiling, run=run, cpu=cpu).items()}
-
-    def _now(self) -> tuple[float, float, float]:
-        return time.perf_counter(), time.process_time(), _compiling.total
-
-
 class Runner:
     """Computes batches of a suite into a store; keeps what is compiled between them."""
 
@@ -134,14 +70,14 @@ class Runner:
         backend: str = "shard_map",
         retry_failed: bool = False,
     ):
-        self.suite, self.store, self.backend = suite, store, backend
-        self.devices = tuple(jax.local_devices() if devices is None else devices)
-        self.retry_failed = retry_failed
+        self.suite, self.store, self.retry_failed = suite, store, retry_failed
+        devices = jax.local_devices() if devices is None else devices
+        self.hardware = Hardware(tuple(devices), backend)
         self.x64 = bool(jax.config.jax_enable_x64)
         self._built = functools.cache(lambda spec: build(json.loads(spec)))
-        self.problem = functools.cache(self._problem)
+        self.problem = functools.cache(lambda task: make_problem(suite.tasks[task]))
         self.dry_run = functools.cache(self._dry_run)
-        self.made_by = functools.cache(lambda: provenance(self.devices))
+        self.made_by = functools.cache(lambda: provenance(self.hardware.devices))
 
     def key(self, cell: Cell) -> str:
         """The cell's name in the store."""
@@ -158,8 +94,8 @@ class Runner:
 
     def batches(self) -> list[Batch]:
         """The whole plan in batches of equal size; the same for every shard and resume."""
-        kind = self.devices[0].platform
-        lanes = LANES.get(kind, LANES["other"]) * len(self.devices)
+        devices = self.hardware.devices
+        lanes = LANES.get(devices[0].platform, LANES["other"]) * len(devices)
         found = []
         for name, task in self.suite.tasks.items():
             num = max(1, -(-task.worlds * task.fits // lanes))
@@ -193,7 +129,7 @@ class Runner:
     def compute(self, batch: Batch) -> list[dict]:
         """Compute and publish what a batch misses; a failure becomes the cells' record."""
         todo, done = self.pending(batch), {}
-        clock = _Clock()
+        clock = Clock()
         try:
             for cell, record in self._results(batch, todo):
                 self._publish(cell, record, clock, len(todo))
@@ -215,12 +151,18 @@ class Runner:
         error = self.dry_run(batch.task, batch.estimator)
         if error:
             raise error
-        if isinstance(self.build(batch.task, batch.estimator), Estimator):
-            yield from self._fit(batch, todo).items()
+        built, problem = self.build(batch.task, batch.estimator), self.problem(batch.task)
+        lanes = [(cell.world, cell.fit) for cell in todo]
+        where = batch.size, self.hardware
+        if isinstance(built, Estimator):
+            folder, label = self._checkpoint(batch, todo), f"{batch.task} · {batch.estimator}"
+            found = fit_lanes(problem, built, lanes, *where, folder, label).items()
         else:
-            yield from self._call_peer(batch, todo)
+            found = call_peer(problem, built, lanes, *where)
+        for lane, record in found:
+            yield Cell(batch.task, batch.estimator, *lane), record
 
-    def _publish(self, cell: Cell, record: dict, clock: _Clock, num_cells: int) -> None:
+    def _publish(self, cell: Cell, record: dict, clock: Clock, num_cells: int) -> None:
         task = self.suite.tasks[cell.task]
         config = {
             "dgp": task.dgp,
@@ -241,7 +183,7 @@ class Runner:
         whole = {
             **{"suite": self.suite.name, **cell._asdict(), **record},
             "seconds": {**clock.read(), "cells": num_cells},
-            "peak_bytes": peak_bytes(self.devices),
+            "peak_bytes": peak_bytes(self.hardware.devices),
             "made_by": self.made_by(),
             "config": config,
         }
@@ -272,147 +214,6 @@ class Runner:
         except Exception as error:
             return error
         return None
-
-    def _problem(self, name: str) -> Problem:
-        config = self.suite.tasks[name]
-        metrics = {k: build(v) for k, v in config.metrics.items()}
-        stability = {k: build(v) for k, v in config.stability.items()}
-        task = Task(build(config.dgp), config.num_train, config.num_test, metrics, stability)
-        num = task.num_train + task.num_test
-        seed = stable_hash(config.dgp)
-
-        def draw(world):
-            init_key, sample_key = jax.random.split(world_key(seed, world))
-            sample = task.dgp.sample(sample_key, task.dgp.init(init_key), num)
-            return split(sample, num, task.num_train)
-
-        def score(readout, truth):
-            return flat({k: metric(readout, truth) for k, metric in metrics.items()})
-
-        def compare(readouts):
-            return flat({k: metric(readouts) for k, metric in stability.items()})
-
-        return Problem(task, draw, score, compare)
-
-    def _draw(self, batch: Batch, worlds: Sequence[int]) -> tuple[Sample, Sample]:
-        mapped = map_replicas(
-            self.problem(batch.task).draw, backend=self.backend, devices=self.devices
-        )
-        return mapped(jnp.asarray(_padded(worlds, batch.size), jnp.int32))
-
-    def _fit(self, batch: Batch, todo: list[Cell]) -> dict[Cell, dict]:
-        """Our estimators: lanes over the devices."""
-        config, problem = self.suite.tasks[batch.task], self.problem(batch.task)
-        estimator = self.build(batch.task, batch.estimator)
-        found: dict[Cell, dict] = {}
-        folder = self._checkpoint(batch, todo)
-        worlds = sorted({cell.world for cell in todo})
-        train, test = self._draw(batch, worlds)
-        on_host = jax.device_get(train.data)
-        for i, world in enumerate(worlds):
-            try:
-                data = jax.tree.map(lambda a: a[i], on_host)  # noqa: B023
-                check_data(data)
-                estimator.validate(data)
-            except ValueError as error:
-                found |= {c: failure(error) for c in todo if c.world == world}
-        todo = [cell for cell in todo if cell not in found]
-        if not todo:
-            return found
-        compared = sorted({cell.world for cell in todo if cell.fit is None})
-        lanes = {(c.world, c.fit) for c in todo if c.fit is not None}
-        lanes = sorted(lanes | {(w, f) for w in compared for f in range(config.fits)})
-        full = _padded(lanes, batch.size * config.fits)
-        rows = np.array([worlds.index(world) for world, _ in full])
-        train, test = _take((train, test), rows)
-        keys = _fit_keys(stable_hash(config.dgp), jnp.asarray(full, jnp.int32))
-        fit = fit_replicas(
-            estimator,
-            keys,
-            train.data,
-            backend=self.backend,
-            devices=self.devices,
-            checkpoint=folder if estimator.num_steps > CHECKPOINT_AFTER else None,
-            label=f"{batch.task} · {batch.estimator}",
-        )
-        # One device: batched SVDs inside metrics may hang on forced host devices.
-        judge = map_replicas(
-            _judge(estimator, problem.score), backend=self.backend, devices=self.devices[:1]
-        )
-        state = jax.device_put(fit.state, self.devices[0])
-        metrics, readouts = judge(state, jax.device_put(test, self.devices[0]))
-        metrics, diag, diverged, num_steps, converged = jax.device_get(
-            (metrics, readouts.diag or {}, fit.diverged, fit.num_steps, fit.converged)
-        )
-        readouts = readouts._replace(diag=None)
-        for i, (world, number) in enumerate(lanes):
-            cell = Cell(batch.task, batch.estimator, world, number)
-            if cell not in todo:
-                continue
-            record = outcome({k: v[i] for k, v in metrics.items()}, bool(diverged[i]))
-            record |= {"num_steps": int(num_steps[i]), "converged": bool(converged[i])}
-            record["trace"] = thin({k: v[i] for k, v in fit.trace.items()})
-            record["diag"] = numbers({k: v[i] for k, v in diag.items()})
-            if (world, number) == (0, 0) and not diverged[i]:
-                record["pictures"] = pictures(*_take((readouts, test.truth), np.array(i)))
-            found[cell] = record
-        if compared:
-            compare = map_replicas(
-                problem.stability, backend=self.backend, devices=self.devices[:1]
-            )
-            # Worlds in front, fits next; padded to the full size like the lanes.
-            at = {lane: i for i, lane in enumerate(lanes)}
-            index = [
-                [at[w, f] for f in range(config.fits)] for w in _padded(compared, batch.size)
-            ]
-            stacked = _take(readouts, np.array(index))
-            values = jax.device_get(compare(stacked))
-            for i, world in enumerate(compared):
-                bad = any(diverged[j] for j in index[i])
-                cell = Cell(batch.task, batch.estimator, world, None)
-                found[cell] = outcome({k: v[i] for k, v in values.items()}, bad)
-        return found
-
-    def _call_peer(self, batch: Batch, todo: list[Cell]) -> Iterator[tuple[Cell, dict]]:
-        """Other libraries: host functions (key, train, test) -> Readout, cell by cell."""
-        config, problem = self.suite.tasks[batch.task], self.problem(batch.task)
-        peer, readouts = self.build(batch.task, batch.estimator), {}
-        worlds = sorted({cell.world for cell in todo})
-        samples = jax.device_get(self._draw(batch, worlds))
-        score, compare = _jitted(problem.score), _jitted(problem.stability)
-        seed = stable_hash(config.dgp)
-
-        def call(world, number):
-            i = worlds.index(world)
-            train, test = jax.tree.map(lambda a: a[i], samples)
-            key = _fit_keys(seed, jnp.asarray([[world, number]], jnp.int32))[0]
-            begin = time.perf_counter()
-            readout = peer(key, train.data, test.data)
-            readouts[world, number] = readout, time.perf_counter() - begin, test.truth
-
-        def one(cell):
-            fits = range(config.fits) if cell.fit is None else [cell.fit]
-            for number in fits:
-                if (cell.world, number) not in readouts:
-                    call(cell.world, number)
-            if cell.fit is None:
-                each = [readouts[cell.world, f][0]._replace(diag=None) for f in fits]
-                stacked = jax.tree.map(lambda *a: np.stack(a), *each)
-                return outcome(jax.device_get(compare(stacked)), False)
-            readout, seconds, truth = readouts[cell.world, cell.fit]
-            claims = readout._replace(diag=None)
-            record = outcome(jax.device_get(score(claims, truth)), False)
-            record |= {"peer_seconds": round(seconds, 4), "diag": numbers(readout.diag or {})}
-            if (cell.world, cell.fit) == (0, 0):
-                record["pictures"] = pictures(readout, truth)
-            return record
-
-        for cell in todo:
-            try:
-                record = one(cell)
-            except Exception as error:
-                record = failure(error)
-            yield cell, record | {"peer": True}
 
 
 def run(
@@ -459,13 +260,10 @@ def run_on_dask(runner: Runner, address: str) -> Summary:
     config, root = canonical(runner.suite.to_dict()), str(runner.store.root.resolve())
     with _stop_on_signals(), Client(address) as client, _Progress(batches, runner) as bar:
         path = tuple(p for p in sys.path if p)
+        rest = runner.hardware.backend, runner.retry_failed, path
         futures = {
-            client.submit(
-                *(_on_worker, config, root, batch, runner.backend, runner.retry_failed, path),
-                pure=False,
-                retries=3,
-            ): batch
-            for batch in batches
+            client.submit(_on_worker, config, root, b, *rest, pure=False, retries=3): b
+            for b in batches
         }
         for future in as_completed(futures):
             batch = futures[future]
@@ -490,51 +288,11 @@ def _worker(config: str, root: str, backend: str, retry_failed: bool) -> Runner:
     return Runner(suite, Store(root), backend=backend, retry_failed=retry_failed)
 
 
-def world_key(seed: int, world: jax.Array) -> jax.Array:
-    """The key of a world; seed: hash of the DGP's spec. Estimators share their worlds."""
-    return jax.random.fold_in(jax.random.fold_in(jax.random.key(0), seed), world)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _fit_keys(seed: int, lanes: jax.Array) -> jax.Array:
-    """Keys of fits; lanes: (r, 2) world and fit."""
-    salt = stable_hash("fit")
-
-    def one(lane):
-        return jax.random.fold_in(jax.random.fold_in(world_key(seed, lane[0]), salt), lane[1])
-
-    return jax.vmap(one)(lanes)
-
-
-@functools.lru_cache(maxsize=128)
-def _judge(estimator: Estimator, score: Callable) -> Callable:
-    def judge(state, test):
-        readout = estimator.readout(state, test.data)
-        return score(readout, test.truth), readout
-
-    return judge
-
-
-@functools.lru_cache(maxsize=128)
-def _jitted(fn: Callable) -> Callable:
-    return jax.jit(fn)
-
-
 def _agreed(flags: list[bool]) -> list[bool]:
     """What process 0 sees, on every process: all must compute the same together."""
     if jax.process_count() == 1:
         return flags
     return np.asarray(multihost_utils.broadcast_one_to_all(np.array(flags))).tolist()
-
-
-@jax.jit
-def _take(tree: PyTree, rows: jax.Array) -> PyTree:
-    # One program, where indexing leaf by leaf compiles one for each shape.
-    return jax.tree.map(lambda a: a[rows], tree)
-
-
-def _padded(items: Sequence, num: int) -> list:
-    return [*items, *[items[-1]] * (num - len(items))]
 
 
 @contextlib.contextmanager

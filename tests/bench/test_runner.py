@@ -8,7 +8,7 @@ import threading
 import numpy as np
 import pytest
 
-from crl.bench import runner, suite
+from crl.bench import lanes, runner, suite
 from crl.bench.store import Store, StoreError
 
 
@@ -59,7 +59,7 @@ def test_scores_equal_those_of_a_loop_by_hand(tiny_runner, tiny_suite):
 
     config = tiny_suite.tasks["rotated"]
     dgp, estimator = suite.build(config.dgp), suite.build(config.estimators["oja"])
-    key = runner.world_key(stable_hash(config.dgp), 2)
+    key = lanes.world_key(stable_hash(config.dgp), 2)
     init_key, sample_key = jax.random.split(key)
     sample = dgp.sample(sample_key, dgp.init(init_key), 96)
     fitted, held_out = core.split(sample, 96, 64)
@@ -157,8 +157,8 @@ def test_numbers_do_not_depend_on_batch_size_or_backend(
     expected = {
         k: v for k, v in numbers(tiny_runner.store).items() if k[:2] == ("rotated", "oja")
     }
-    for name, lanes, backend in [("single", 1, "shard_map"), ("vmapped", 8, "vmap")]:
-        monkeypatch.setitem(runner.LANES, "cpu", lanes)
+    for name, size, backend in [("single", 1, "shard_map"), ("vmapped", 8, "vmap")]:
+        monkeypatch.setitem(runner.LANES, "cpu", size)
         other = runner.Runner(one, Store(tmp_path / name), backend=backend)
         runner.run(other, progress=False)
         for key, (status, metrics) in numbers(other.store).items():

@@ -3,7 +3,8 @@
 import pytest
 
 from crl.check import build
-from crl.testing import ESTIMATOR_PROPERTIES, easy_task, trial
+from crl.testing import easy_task
+from crl.testing_properties import ESTIMATOR_PROPERTIES, trial
 
 
 @pytest.fixture(scope="module")

@@ -72,7 +72,8 @@ class Stream(NamedTuple):
 
 def start(estimator: Estimator, key: Array, data: Data) -> Lane:
     """A lane before its first step."""
-    state = estimator.init(jax.random.fold_in(key, 2**31 - 1), data)
+    # A Python number may stand for an array.
+    state = jax.tree.map(jnp.asarray, estimator.init(jax.random.fold_in(key, 2**31 - 1), data))
     zero = jnp.zeros((), jnp.int32)
     return Lane(state, zero, _has_nan(state), jnp.zeros((), bool))
 

@@ -4,14 +4,15 @@ import jax
 import pytest
 
 from crl import testing
+from crl.testing_properties import ESTIMATOR_PROPERTIES, trial
 
 
 @pytest.fixture(scope="module", params=testing.ESTIMATORS)
 def estimator_trial(request):
-    return testing.trial(*testing.ESTIMATORS[request.param]())
+    return trial(*testing.ESTIMATORS[request.param]())
 
 
-@pytest.mark.parametrize("holds", testing.ESTIMATOR_PROPERTIES, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("holds", ESTIMATOR_PROPERTIES, ids=lambda f: f.__name__)
 def test_estimator(estimator_trial, holds):
     holds(estimator_trial)
 

@@ -8,7 +8,8 @@ import pytest
 ROOT = pathlib.Path(__file__).parent.parent
 # A module may import from its own layer and those below it; families never one another.
 LAYERS = [
-    {"testing", "testing_cases", "testing_plugin", "bench"},
+    {"testing", "testing_cases", "testing_plugin", "testing_properties", "testing_tools"}
+    | {"bench"},
     {"theory"},
     {"ica", "scm", "sae", "dgp", "metrics"},
     {"train", "combinators", "checkpoint", "parallel", "nets", "numerics"},

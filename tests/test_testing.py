@@ -1,8 +1,4 @@
-"""The conformance suite catches what it is for: planted errors that it must find.
-
-Not planted: a step that retraces, a resume that differs, and a leak of the truth into an
-estimator, which the signatures rule out (``check_dgp`` looks for leaks into the data).
-"""
+"""The conformance suite catches what it is for: planted errors that it must find."""
 
 import os
 import subprocess
@@ -12,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from crl import testing
+from crl import testing, testing_properties
 from crl.bench.templates import ESTIMATOR
 from crl.core import Data, Estimator, Readout, need
 
@@ -64,46 +60,91 @@ def vector_info(key, state, data):
     return new, {"loss": jnp.sum(new["w"], axis=0)}
 
 
+def weak_init(key, data):
+    # A Python number is weakly typed, what ``strong_step`` makes of it is not.
+    return {**init(key, data), "step": 0}
+
+
+def strong_step(key, state, data):
+    new, info = step(key, state, data)
+    return {**new, "step": state["step"] + jnp.int32(1)}, info
+
+
+def remembers(key, state, data):
+    """Counts steps on the host, where no checkpoint sees them."""
+
+    def count():
+        calls.append(None)
+        return jnp.float32(len(calls))
+
+    new, info = step(key, state, data)
+    count = jax.pure_callback(count, jax.ShapeDtypeStruct((), jnp.float32))
+    return {**new, "w": new["w"] * (1 + 1e-3 * count)}, info
+
+
+def told(key, data):
+    """Knows the world that the conformance suite draws, whatever the data."""
+    world_key, _, _ = jax.random.split(jax.random.key(0), 3)
+    dgp = testing.sources_task().dgp
+    mixing = dgp.sample(key, dgp.init(world_key), 1).truth.mixing
+    return {**init(key, data), "w": jnp.linalg.inv(mixing).T}
+
+
 BROKEN = {
+    "a state of other types after a step": (
+        testing_properties.second_call_does_not_retrace,
+        GOOD._replace(init=weak_init, step=strong_step),
+        "traced the step",
+    ),
+    "a count that no checkpoint holds": (
+        testing_properties.resumed_equals_uninterrupted,
+        GOOD._replace(step=remembers),
+        "differs after a resume",
+    ),
+    "an estimator that was told the world": (
+        testing_properties.learns_nothing_from_noise,
+        Estimator(told, step, readout, 0),
+        "by another way than the data",
+    ),
     "a state that grows": (
-        testing.state_structure_is_constant,
+        testing_properties.state_structure_is_constant,
         GOOD._replace(step=grows),
         "step changes the state",
     ),
     "info that is no scalar": (
-        testing.state_structure_is_constant,
+        testing_properties.state_structure_is_constant,
         GOOD._replace(step=vector_info),
         "info must hold scalars",
     ),
     "test rows that see one another": (
-        testing.reads_out_held_out_rows,
+        testing_properties.reads_out_held_out_rows,
         GOOD._replace(readout=standardises_test_rows),
         "depends on the other rows",
     ),
     "no claim": (
-        testing.reads_out_held_out_rows,
+        testing_properties.reads_out_held_out_rows,
         GOOD._replace(readout=lambda state, data: Readout()),
         "claims nothing",
     ),
     "a constant in the default dtype": (
-        testing.keeps_dtype,
+        testing_properties.keeps_dtype,
         GOOD._replace(step=promotes),
         "with x64, step changes the state",
     ),
     "a claim in the default dtype": (
-        testing.keeps_dtype,
+        testing_properties.keeps_dtype,
         GOOD._replace(
             readout=lambda s, d: Readout(z=d.x @ jnp.linspace(0, 1, 9).reshape(3, 3))
         ),
         "float32 data, but readout.z is float64",
     ),
     "state that Python keeps": (
-        testing.replicas_equal_a_loop,
+        testing_properties.replicas_equal_a_loop,
         GOOD._replace(step=hidden_count),
         "differs from a loop",
     ),
     "a claim that is noise": (
-        testing.beats_a_random_encoder,
+        testing_properties.beats_random_claims,
         GOOD._replace(readout=lambda s, d: Readout(z=0 * d.x)),
         "no better than random",
     ),
@@ -114,7 +155,7 @@ BROKEN = {
 def test_a_planted_error_is_caught(case):
     holds, estimator, sentence = BROKEN[case]
     with pytest.raises(AssertionError, match=sentence):
-        holds(testing.trial(estimator, testing.sources_task()))
+        holds(testing_properties.trial(estimator, testing.sources_task()))
 
 
 def test_a_world_that_hands_out_its_truth_is_caught():

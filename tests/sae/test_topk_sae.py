@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 
 import crl
-from crl import testing
-from crl.core import Task
 from crl.dgp.real import as_data
 from crl.dgp.superposition import s1, song, superposition
 from crl.metrics.dictionaries import dictionary_mcc, fvu, match_atoms, support_f1
@@ -192,22 +190,6 @@ def test_topk_sae_fails_on_amplitudes_near_zero():
     # 2 fits of 1 world, seen 0.91 and 0.94, pair 0.90: support found in one look is wrong
     # where an active amplitude is small.
     assert max(mccs(outs, test.truth)) < 0.98 and pair_mccs(outs)[0] < 0.96
-
-
-TASK = Task(superposition(16, 24, 2), 512, 128, {"mcc": dictionary_mcc, "f1": support_f1}, {})
-
-
-def test_contract():
-    trial = testing.trial(SMALL, TASK)
-    testing.fits_its_task(trial)
-    testing.state_structure_is_constant(trial)
-    testing.reads_out_held_out_rows(trial)
-    testing.keeps_dtype(trial)
-
-
-@pytest.mark.slow
-def test_conformance():
-    testing.check_estimator(SMALL, TASK)
 
 
 @pytest.mark.parametrize(

@@ -17,16 +17,19 @@ def numbers(tree: PyTree):
 
 
 def assert_close(a: PyTree, b: PyTree, message: str) -> None:
+    """Raise unless the numbers of both trees agree to rounding error in float32."""
     for (path, p), (_, q) in zip(numbers(a), numbers(b), strict=True):
         # Float32 sums of a few thousand terms in another order agree to about 1e-4.
         np.testing.assert_allclose(p, q, rtol=2e-3, atol=2e-4, err_msg=f"{message} {path}")
 
 
 def first(value):
+    """A metric's headline: itself, or the first entry of a dict."""
     return next(iter(value.values())) if isinstance(value, dict) else value
 
 
 def scalar(value) -> float:
+    """A metric's headline as a number."""
     return float(first(value))
 
 

@@ -27,6 +27,8 @@ AMPLITUDES: dict[str, Callable] = {
 
 
 class World(NamedTuple):
+    """One dictionary, with the offset of x and the rates at which its atoms fire."""
+
     dictionary: Array  # (m, p) unit-norm atoms in rows
     mean: Array  # (p,)
     log_weight: Array  # (m,) log of the relative firing rate

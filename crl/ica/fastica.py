@@ -38,6 +38,8 @@ NONLINEARITIES = {"logcosh": _logcosh, "exp": _exp, "cube": _cube}
 
 
 class State(NamedTuple):
+    """Whitening, the rotation found so far, and how far it is from its fixed point."""
+
     whitening: Whitening
     rotation: Array  # (d, d) rows are unit vectors in the whitened space
     tau: Array  # (d,) E[y_i g(y_i)] - E[g'(y_i)]

@@ -25,6 +25,8 @@ from crl.sae.atoms import (
 
 
 class Params(NamedTuple):
+    """The autoencoder: codes = top_k(w_enc (x - b_dec) + b_enc), x ~ codes @ w_dec + b_dec."""
+
     w_enc: Array  # (m, p) encoder directions in rows
     b_enc: Array  # (m,)
     w_dec: Array  # (m, p) unit-norm atoms in rows
@@ -32,6 +34,8 @@ class Params(NamedTuple):
 
 
 class State(NamedTuple):
+    """The autoencoder, its optimiser, and what population control counts."""
+
     params: Params  # of the autoencoder of x / scale
     opt: optax.OptState
     scale: Array  # ()

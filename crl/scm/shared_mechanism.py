@@ -13,10 +13,14 @@ the table grow around the optimum until nothing changes.
 The noises s_i are identified up to an increasing function, which the Gaussian law of the
 base environment fixes; counterfactuals depend on it not at all. Without a change between
 environments the score orients only as far as the Markov equivalence class and the model
-class allow: a linear pair at chance (.53 of 30 worlds), a nonlinear one above it (.87),
-both undecided; ``edge_z`` says which orientations the data decide. A noise law that is far
-from Gaussian in the auxiliary environments shows as extra edges, never as few reversals:
-look at ``diag['noise_skewness']``. Hidden confounders add an edge between their effects.
+class allow. Of 60 pairs without a change (``benchmarks/scm.py``) it orients .40 right where
+the mechanism is linear, .53 where it is additive and .67 where it is general: an effect on
+the scale of the noise can be told from its reverse in one environment, as in location-scale
+noise models (Immer et al., ICML 2023). ``edge_z`` says which orientations the data decide:
+0, 1 and 8 of those 60, one of them wrongly; with a change 59 of 60, all rightly. A noise
+law far from Gaussian in the auxiliary environments adds edges or reverses some (Laplace
+noise, 10 variables: one reversal in 4 worlds); ``diag['noise_skewness']`` shows it where it
+is skewed. Hidden confounders add an edge between their effects.
 """
 
 from typing import NamedTuple

@@ -18,7 +18,7 @@ import numpy as np
 from crl.bench.records import failure, flat, numbers, outcome, pictures, thin
 from crl.bench.suite import build, stable_hash
 from crl.check import check_data
-from crl.core import Estimator, PyTree, Sample, Task, split
+from crl.core import Data, Estimator, PyTree, Sample, Task, split
 from crl.parallel import map_replicas
 from crl.train import fit_replicas
 
@@ -130,11 +130,13 @@ def fit_lanes(
         (metrics, readouts.diag or {}, fit.diverged, fit.num_steps, fit.converged)
     )
     readouts = readouts._replace(diag=None)
+    may_converge = _may_converge(estimator, on_host)
     for i, lane in enumerate(lanes):
         if lane not in todo:
             continue
         record = outcome({k: v[i] for k, v in metrics.items()}, bool(diverged[i]))
-        record |= {"num_steps": int(num_steps[i]), "converged": bool(converged[i])}
+        record["num_steps"] = int(num_steps[i])
+        record["converged"] = bool(converged[i]) if may_converge else None
         record["trace"] = thin({k: v[i] for k, v in fit.trace.items()})
         record["diag"] = numbers({k: v[i] for k, v in diag.items()})
         if lane == (0, 0) and not diverged[i]:
@@ -199,6 +201,15 @@ def call_peer(
         except Exception as error:
             record = failure(error)
         yield lane, record | {"peer": True}
+
+
+def _may_converge(estimator: Estimator, lanes: Data) -> bool:
+    """Whether the estimator tells convergence: its fits else run all their steps."""
+    if not estimator.num_steps:
+        return False
+    key, data = jax.random.key(0), jax.tree.map(lambda a: a[0], lanes)
+    state = jax.eval_shape(estimator.init, key, data)
+    return "converged" in jax.eval_shape(estimator.step, key, state, data)[1]
 
 
 def _draw(

@@ -13,6 +13,7 @@ from crl.bench.rows import (
     Entry,
     Row,
     Summary,
+    checks,
     difference,
     less_is_better,
     mapping,
@@ -51,10 +52,13 @@ def _made_on(entries: list[Entry]) -> str:
 def _tiles(entries: list[Entry], rows: list[Row]) -> str:
     states = Counter(e.record["status"] if e.record else "missing" for e in entries)
     states["undefined"] = sum(r.status == "undefined" for r in rows)
+    records = [e.record for e in entries if e.record]
+    states["unconverged"] = sum(r.get("converged") is False for r in records)
     names = {
         "ok": "cells ok",
         "failed": "failed",
         "diverged": "diverged",
+        "unconverged": "not converged",
         "undefined": "undefined values",
         "missing": "not run yet",
     }
@@ -138,7 +142,7 @@ def _overview(entries: list[Entry], rows: list[Row]) -> str:
         "task",
         "estimator",
         "first metric",
-        "median [quartiles]",
+        "median [quartiles] mean",
         "ok",
         "s / cell",
         "s compile",
@@ -163,25 +167,24 @@ def _task(name: str, config: dict, entries: list[Entry], rows: list[Row], draw) 
     return (
         f"<article><h3>{escape(name)} {badge}</h3><p>{escape(note)}</p>"
         f"<p class=muted>{escape(sizes)} · {escape(seeds)}</p>"
-        f"{_metrics_table(entries, rows, peers)}"
+        f"{_metrics_table(entries, rows, peers)}{_checks_table(entries)}"
         f'<div class="figures">{"".join(draw.task(entries, rows, peers))}</div></article>'
     )
+
+
+def _summaries(estimators: list[str], metrics: list[tuple], rows: list[Row]) -> dict:
+    """{(estimator, metric): (Summary, value of each world)}"""
+    own: dict[tuple, list[Row]] = {(e, m): [] for e in estimators for m in metrics}
+    for row in rows:
+        if (key := (row.estimator, (row.metric, row.fit is None))) in own:
+            own[key].append(row)
+    return {key: summarize(found) for key, found in own.items()}
 
 
 def _metrics_table(entries: list[Entry], rows: list[Row], peers: set[str]) -> str:
     metrics = metrics_of(rows)
     estimators = list(dict.fromkeys(e.estimator for e in entries))
-    table = {
-        (e, m): summarize(
-            [
-                r
-                for r in rows
-                if (r.estimator, r.metric) == (e, m[0]) and (r.fit is None) == m[1]
-            ]
-        )
-        for e in estimators
-        for m in metrics
-    }
+    table = _summaries(estimators, metrics, rows)
     best_peer = {m: _best([e for e in estimators if e in peers], table, m) for m in metrics}
     best = {m: _best(estimators, table, m) for m in metrics}
     lines = []
@@ -198,15 +201,25 @@ def _metrics_table(entries: list[Entry], rows: list[Row], peers: set[str]) -> st
     for metric, over_fits in metrics:
         arrow = "↓" if less_is_better(metric) else "↑"
         heads.append(f"{metric} {arrow}" + " (across fits)" * over_fits)
-    note = (
-        ""
-        if not any(best_peer.values())
-        else (
-            "<p class=muted>Δ: paired difference to the best peer on the same worlds, median "
-            "[quartiles].</p>"
-        )
-    )
-    return _table(heads, lines) + note if metrics else ""
+    note = "<p class=muted>Median [quartiles] mean over worlds."
+    if any(best_peer.values()):
+        note += " Δ: paired difference to the best peer on the same worlds."
+    return f"{_table(heads, lines)}{note}</p>" if metrics else ""
+
+
+def _checks_table(entries: list[Entry]) -> str:
+    """What the fits report of themselves; a column where an estimator has it not is empty."""
+    rows = [row for e in entries for row in checks(e)]
+    metrics = metrics_of(rows)
+    estimators = list(dict.fromkeys(r.estimator for r in rows))
+    table = _summaries(estimators, metrics, rows)
+    lines = []
+    for e in estimators:
+        cells = "".join(_summary_cell(table[e, m][0]) for m in metrics)
+        lines.append(f"<tr><td>{escape(e)}</td>{cells}</tr>")
+    heads = ["estimator", *(name for name, _ in metrics)]
+    summary = "<summary>What the fits report of themselves</summary>"
+    return f"<details>{summary}{_table(heads, lines)}</details>" if metrics else ""
 
 
 def _best(estimators: list[str], table: dict, metric: tuple) -> str | None:
@@ -221,7 +234,8 @@ def _summary_cell(s: Summary, best: bool = False, delta: Summary | None = None) 
     if not s.defined:
         return _cell(np.nan, "undefined" if s.total else "–")
     text = f"{'<b>' * best}{_short(s.median)}{'</b>' * best}"
-    text += f" <span class=muted>[{_short(s.low)}, {_short(s.high)}]</span>"
+    quartiles = f"[{_short(s.low)}, {_short(s.high)}]"
+    text += f" <span class=muted>{quartiles} {_short(s.mean)}</span>"
     if s.defined < s.total:
         text += f' <span class="lost">{s.defined} of {s.total} worlds</span>'
     if delta is not None and delta.defined:

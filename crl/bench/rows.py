@@ -36,8 +36,9 @@ class Entry(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """Median and quartiles over worlds, after the median over the fits of each."""
+    """Over worlds, after the median over the fits of each."""
 
+    mean: float  # counts like SHD are mostly 0: their median says too little
     median: float
     low: float
     high: float
@@ -60,6 +61,17 @@ def long_form(entry: Entry) -> list[Row]:
     return found
 
 
+def checks(entry: Entry) -> list[Row]:
+    """What a fit reports of itself, ``Readout.diag`` and convergence, in the same form."""
+    record = entry.record or {}
+    if record.get("status") != "ok" or entry.fit is None:
+        return []
+    values = mapping(record.get("diag"))
+    if isinstance(record.get("converged"), bool):
+        values = {"converged": float(record["converged"])} | values
+    return [Row(*entry[:5], str(name), number(v), "ok") for name, v in values.items()]
+
+
 def mapping(value: Any) -> dict:
     """A part of a record, or {} where a stranger has put something else."""
     return value if isinstance(value, dict) else {}
@@ -79,7 +91,8 @@ def summarize(rows: list[Row]) -> tuple[Summary, dict[int, float]]:
     worlds = {w: _median(v) for w, v in sorted(by_world.items())}
     values = np.array([v for v in worlds.values() if np.isfinite(v)])
     low, mid, high = np.percentile(values, [25, 50, 75]) if len(values) else [np.nan] * 3
-    return Summary(mid, low, high, len(values), len(worlds)), worlds
+    mean = np.mean(values) if len(values) else np.nan
+    return Summary(mean, mid, low, high, len(values), len(worlds)), worlds
 
 
 def _median(values: list[float]) -> float:

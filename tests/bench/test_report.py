@@ -111,6 +111,19 @@ def test_table_shows_median_quartiles_and_paired_difference(page):
     assert f"Δ {delta:+.3f}".replace("-", "−") in text or f"{delta:+.1e}"[:4] in text
 
 
+def test_what_fits_report_of_themselves_is_shown(tiny_results):
+    store = Store(tiny_results)
+    key = next(k for k, r in sorted(store.content().records.items()) if r.get("diag"))
+    record = {**json.loads(store.path(key).read_text()), "converged": False}
+    store.path(key).write_text(json.dumps(record))
+    write_report(tiny_results)
+    text = (tiny_results / "report.html").read_text()
+    assert "<b>1</b>not converged" in text
+    table = text[text.index("What the fits report of themselves") :]
+    assert "<th>effective_rank</th>" in table and "<th>converged</th>" in table
+    assert "3.000 <span class=muted>[3.000, 3.000] 3.000</span>" in table
+
+
 def test_missing_cells_are_counted_and_damage_is_named(tiny_results):
     store = Store(tiny_results)
     first, second = sorted(store.content().records)[:2]
@@ -166,8 +179,8 @@ def test_summary_is_over_worlds_and_a_lost_fit_loses_its_world():
     rows = [Row("s", "t", "e", w, f, "m", v, "ok") for (w, f), v in values.items()]
     summary, worlds = summarize(rows)
     assert worlds[0] == 2.0 and np.isnan(worlds[1]) and worlds[2] == 4.0
-    assert summary == (3.0, 2.5, 3.5, 2, 3)
-    assert difference(worlds, {0: 1.0, 1: 1.0, 2: 1.0})[:1] == (2.0,)
+    assert summary == (3.0, 3.0, 2.5, 3.5, 2, 3)
+    assert difference(worlds, {0: 1.0, 1: 1.0, 2: 1.0}).median == 2.0
 
 
 def test_direction_of_a_metric_is_known_by_its_name():

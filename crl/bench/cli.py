@@ -121,6 +121,12 @@ def use_compile_cache() -> None:
 
 
 def _run(args: argparse.Namespace, argv: list[str]) -> int:
+    if args.dask and (args.devices or args.distributed or args.shard != (0, 1)):
+        return _complain(
+            "--dask sends whole batches to the scheduler, whose workers use the devices that "
+            "they have: drop --devices, --distributed and --shard",
+            2,
+        )
     if args.devices:
         # More host devices than one exist only if asked for before jax starts.
         flags = os.environ.get("XLA_FLAGS", "")
@@ -176,7 +182,7 @@ def _run(args: argparse.Namespace, argv: list[str]) -> int:
         return _complain(f"{sentence}. Resume with:\n{again}")
     for task, estimator, cause in summary.failures:
         _complain(f"failed: {task} · {estimator}: {cause.strip()}")
-    return _print_outcome(job, workdir, again)
+    return _print_outcome(job, workdir, again) or int(bool(summary.failures))
 
 
 def _print_outcome(job, workdir: Path, again: str) -> int:
@@ -237,7 +243,11 @@ def _report(args: argparse.Namespace, argv: list[str]) -> int:
 
     if not (Path(args.workdir) / "plans").is_dir():
         return _complain(f"no results in {args.workdir}: start with crl run SUITE")
-    for line in write_report(Path(args.workdir)):
+    try:
+        lines = write_report(Path(args.workdir))
+    except OSError as error:
+        return _complain(f"cannot write the report: {error}")
+    for line in lines:
         print(line)
     return 0
 

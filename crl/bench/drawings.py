@@ -141,7 +141,7 @@ def _matrix(entry: Entry, kind: str, name: str) -> np.ndarray | None:
     matrices = mapping(mapping(entry.record.get("pictures")).get(kind))
     try:
         matrix = np.array(matrices.get(name), float)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return matrix if matrix.ndim == 2 and matrix.size and np.isfinite(matrix).all() else None
 

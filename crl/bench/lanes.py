@@ -86,13 +86,12 @@ def fit_lanes(
     hardware: Hardware,
     checkpoint: Path | None = None,
     label: str = "",
-) -> dict[LaneId, dict]:
+) -> Iterator[tuple[LaneId, dict]]:
     """The record of each lane in ``todo``, from fits of our estimator over the devices.
 
     num_worlds: worlds of a full batch, to which the lanes are padded. checkpoint: folder
     for the steps of long fits. A world whose data the estimator refuses is a failure.
     """
-    found: dict[LaneId, dict] = {}
     worlds = sorted({world for world, _ in todo})
     train, test = _draw(problem, worlds, num_worlds, hardware)
     on_host = jax.device_get(train.data)
@@ -102,10 +101,11 @@ def fit_lanes(
             check_data(data)
             estimator.validate(data)
         except ValueError as error:
-            found |= {lane: failure(error) for lane in todo if lane[0] == world}
-    todo = [lane for lane in todo if lane not in found]
+            refused = [lane for lane in todo if lane[0] == world]
+            yield from ((lane, failure(error)) for lane in refused)
+            todo = [lane for lane in todo if lane not in refused]
     if not todo:
-        return found
+        return
 
     compared = sorted({world for world, fit in todo if fit is None})
     lanes = {lane for lane in todo if lane[1] is not None}
@@ -141,8 +141,8 @@ def fit_lanes(
         record["diag"] = numbers({k: v[i] for k, v in diag.items()})
         if lane == (0, 0) and not diverged[i]:
             record["pictures"] = pictures(*_take((readouts, test.truth), np.array(i)))
-        found[lane] = record
-    if compared:
+        yield lane, record
+    if compared:  # last, so that a metric which fails here costs no fit
         # Worlds in front, fits next; padded to the full size like the lanes.
         at = {lane: i for i, lane in enumerate(lanes)}
         index = [
@@ -152,8 +152,7 @@ def fit_lanes(
         values = jax.device_get(compare(_take(readouts, np.array(index))))
         for i, world in enumerate(compared):
             bad = any(diverged[j] for j in index[i])
-            found[world, None] = outcome({k: v[i] for k, v in values.items()}, bad)
-    return found
+            yield (world, None), outcome({k: v[i] for k, v in values.items()}, bad)
 
 
 def call_peer(

@@ -167,7 +167,7 @@ def _task(name: str, config: dict, entries: list[Entry], rows: list[Row], draw) 
     return (
         f"<article><h3>{escape(name)} {badge}</h3><p>{escape(note)}</p>"
         f"<p class=muted>{escape(sizes)} · {escape(seeds)}</p>"
-        f"{_metrics_table(entries, rows, peers)}{_checks_table(entries)}"
+        f"{_metrics_table(config, entries, rows, peers)}{_checks_table(entries)}"
         f'<div class="figures">{"".join(draw.task(entries, rows, peers))}</div></article>'
     )
 
@@ -181,12 +181,17 @@ def _summaries(estimators: list[str], metrics: list[tuple], rows: list[Row]) -> 
     return {key: summarize(found) for key, found in own.items()}
 
 
-def _metrics_table(entries: list[Entry], rows: list[Row], peers: set[str]) -> str:
+def _metrics_table(
+    config: dict, entries: list[Entry], rows: list[Row], peers: set[str]
+) -> str:
     metrics = metrics_of(rows)
     estimators = list(dict.fromkeys(e.estimator for e in entries))
     table = _summaries(estimators, metrics, rows)
-    best_peer = {m: _best([e for e in estimators if e in peers], table, m) for m in metrics}
-    best = {m: _best(estimators, table, m) for m in metrics}
+    specs = mapping(config.get("metrics")) | mapping(config.get("stability"))
+    less = {m: less_is_better(m[0], specs.get(m[0].partition(".")[0])) for m in metrics}
+    others = [e for e in estimators if e in peers]
+    best_peer = {m: _best(others, table, m, less[m]) for m in metrics}
+    best = {m: _best(estimators, table, m, less[m]) for m in metrics}
     lines = []
     for e in estimators:
         cells = [f"<td>{escape(e)}{' <span class=tag>peer</span>' * (e in peers)}</td>"]
@@ -198,9 +203,8 @@ def _metrics_table(entries: list[Entry], rows: list[Row], peers: set[str]) -> st
             cells.append(_summary_cell(summary, best=e == best[m], delta=delta))
         lines.append(f"<tr>{''.join(cells)}</tr>")
     heads = ["estimator"]
-    for metric, over_fits in metrics:
-        arrow = "↓" if less_is_better(metric) else "↑"
-        heads.append(f"{metric} {arrow}" + " (across fits)" * over_fits)
+    for m in metrics:
+        heads.append(f"{m[0]} {'↓' if less[m] else '↑'}" + " (across fits)" * m[1])
     note = "<p class=muted>Median [quartiles] mean over worlds."
     if any(best_peer.values()):
         note += " Δ: paired difference to the best peer on the same worlds."
@@ -222,12 +226,12 @@ def _checks_table(entries: list[Entry]) -> str:
     return f"<details>{summary}{_table(heads, lines)}</details>" if metrics else ""
 
 
-def _best(estimators: list[str], table: dict, metric: tuple) -> str | None:
+def _best(estimators: list[str], table: dict, metric: tuple, less: bool) -> str | None:
     medians = {e: table[e, metric][0].median for e in estimators}
     medians = {e: v for e, v in medians.items() if np.isfinite(v)}
     if not medians:
         return None
-    return (min if less_is_better(metric[0]) else max)(medians, key=medians.get)
+    return (min if less else max)(medians, key=medians.get)
 
 
 def _summary_cell(s: Summary, best: bool = False, delta: Summary | None = None) -> str:

@@ -39,7 +39,8 @@ def write_report(folder: Path) -> list[str]:
             "no results.parquet: pyarrow is not installed (pip install 'crl[report]')"
         )
     page = render(plans, entries, rows, [*problems, *content.problems], other)
-    lines.append(_write(folder / "report.html", lambda path: path.write_text(page)))
+    encoded = page.encode()
+    lines.append(_write(folder / "report.html", lambda path: path.write_bytes(encoded)))
     return lines
 
 
@@ -55,7 +56,7 @@ def _write(path: Path, write) -> str:
 
 
 def _write_csv(path: Path, rows: list[Row]) -> None:
-    with open(path, "w", newline="") as file:
+    with open(path, "w", newline="", encoding="utf-8") as file:
         out = csv.writer(file)
         out.writerow(COLUMNS)
         for row in rows:

@@ -1,14 +1,16 @@
 """Numbers of the report: cells in long form, and their summaries over worlds."""
 
+import re
 from typing import Any, NamedTuple
 
 import numpy as np
 
-# Metrics of which less is better, by a word in their name; of all others, more is.
-LESS = (
-    *("shd", "sid", "amari", "mse", "error", "loss", "distance", "distortion", "residual"),
-    *("fvu", "dead", "nll", "regret", "bits", "gap", "mmd", "wasserstein", "deviation"),
-)
+# Metrics of which less is better, by a word in their names; of all others, more is.
+LESS = {
+    *("shd", "sid", "amari", "mse", "rmse", "nmse", "error", "loss", "distance", "distortion"),
+    *("residual", "fvu", "dead", "nll", "regret", "bits", "gap", "mmd", "wasserstein"),
+    *("deviation", "divergence", "procrustes", "isometry", "rigid", "theta", "excess", "ima"),
+}
 
 
 class Row(NamedTuple):
@@ -79,8 +81,11 @@ def mapping(value: Any) -> dict:
 
 def number(value: Any) -> float:
     """A finite number of a record, or NaN."""
-    is_number = isinstance(value, int | float) and np.isfinite(value)
-    return float(value) if is_number else np.nan
+    try:
+        value = float(value) if isinstance(value, int | float) else np.nan
+    except OverflowError:  # JSON has integers of any size
+        return np.nan
+    return value if np.isfinite(value) else np.nan
 
 
 def summarize(rows: list[Row]) -> tuple[Summary, dict[int, float]]:
@@ -105,9 +110,13 @@ def metrics_of(rows: list[Row]) -> list[tuple[str, bool]]:
     return list(dict.fromkeys((r.metric, r.fit is None) for r in rows if r.metric))
 
 
-def less_is_better(metric: str) -> bool:
-    """Whether a metric counts errors, by its name."""
-    return any(word in metric.lower() for word in LESS)
+def less_is_better(metric: str, spec: Any = "") -> bool:
+    """Whether a metric counts errors, by its name and by that of the function behind it.
+
+    metric: its name in the suite, with that of the entry. spec: of the function.
+    """
+    function = str(mapping(spec).get("factory", spec)).partition(":")[2]
+    return not LESS.isdisjoint(re.split(r"[^a-z0-9]+", f"{metric} {function}".lower()))
 
 
 def difference(worlds: dict[int, float], peer: dict[int, float]) -> Summary:

@@ -156,7 +156,7 @@ class Runner:
         where = batch.size, self.hardware
         if isinstance(built, Estimator):
             folder, label = self._checkpoint(batch, todo), f"{batch.task} · {batch.estimator}"
-            found = fit_lanes(problem, built, lanes, *where, folder, label).items()
+            found = fit_lanes(problem, built, lanes, *where, folder, label)
         else:
             found = call_peer(problem, built, lanes, *where)
         for lane, record in found:
@@ -262,13 +262,14 @@ def run_on_dask(runner: Runner, address: str) -> Summary:
         path = tuple(p for p in sys.path if p)
         rest = runner.hardware.backend, runner.retry_failed, path
         futures = {
-            client.submit(_on_worker, config, root, b, *rest, pure=False, retries=3): b
-            for b in batches
+            client.submit(_on_worker, config, root, b, *rest, pure=False): b for b in batches
         }
         for future in as_completed(futures):
             batch = futures[future]
             try:
                 results += bar.done(batch, future.result())
+            except StoreError:
+                raise
             except Exception as error:  # workers died under it time and again
                 fields = failure(RuntimeError(f"dask gave up on this batch: {error!r}"))
                 lost = [c._asdict() | fields for c in runner.pending(batch)]

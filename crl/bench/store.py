@@ -69,14 +69,15 @@ class Store:
             except OSError as error:  # a disk without hard links: the last writer wins
                 if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
                     raise
-            old, problem = _read(path, key)
-            if old is not None and is_done(old):
-                return False
-            if problem and path.exists():
-                # Someone may want to look at it, so it is moved and not overwritten.
-                os.replace(path, path.with_suffix(f".unreadable-{time.time_ns()}"))
-            os.replace(temporary, path)
-            return True
+            with self.lease(f"replace {key}", wait=True):
+                old, problem = _read(path, key)
+                if old is not None and is_done(old):
+                    return False
+                if problem and path.exists():
+                    # Someone may want to look at it, so it is moved and not overwritten.
+                    os.replace(path, path.with_suffix(f".unreadable-{time.time_ns()}"))
+                os.replace(temporary, path)
+                return True
 
     def read(self, key: str) -> dict | None:
         """The cell, or None if there is none that can be read."""
@@ -159,7 +160,7 @@ class Store:
         try:
             _make_folder(path.parent)
             handle, temporary = tempfile.mkstemp(prefix=".tmp-", dir=path.parent)
-            with os.fdopen(handle, "w") as file:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
@@ -194,7 +195,9 @@ def _read(path: pathlib.Path, key: str | None) -> tuple[dict | None, str]:
     try:
         if path.stat().st_size > _MAX_BYTES:
             return None, f"larger than {_MAX_BYTES} bytes"
-        record = json.loads(path.read_text())
+        record = json.loads(path.read_text(encoding="utf-8"))
+        # Half of a surrogate pair is JSON but no text that could be written again.
+        json.dumps(record, ensure_ascii=False).encode()
     except (OSError, ValueError, RecursionError) as error:
         return None, f"cannot be read: {error}"
     if not isinstance(record, dict) or record.get("schema") != SCHEMA:
@@ -213,9 +216,13 @@ def _read(path: pathlib.Path, key: str | None) -> tuple[dict | None, str]:
 def _is_plan(plan: dict) -> bool:
     """Whether a record has the shape that ``write_plan`` gives it."""
 
-    def is_cell(c):
-        kinds = [str, str, str, int]
-        return isinstance(c, list) and [type(v) for v in c[:4]] == kinds and len(c) == 5
+    def is_index(i):
+        return type(i) is int and 0 <= i < 2**31
+
+    def is_cell(c):  # [key, task, estimator, world, fit]
+        if not isinstance(c, list) or [type(v) for v in c[:3]] != [str] * 3 or len(c) != 5:
+            return False
+        return is_index(c[3]) and (c[4] is None or is_index(c[4]))
 
     tasks, cells = plan.get("tasks"), plan.get("cells")
     return (

@@ -54,6 +54,7 @@ def test_help_answers_at_once_and_without_jax():
         (["report", "nowhere"], "no results in nowhere: start with crl run SUITE"),
         (["verify", "nothing"], "unknown claim 'nothing'"),
         (["verify", "no_module:claim"], "no module 'no_module'"),
+        (["run", SUITE, "--dask", "tcp://a:1", "--shard", "0/2"], "drop --devices"),
         (["new-estimator", "My ICA"], "expected a lowercase Python name, got 'My ICA'"),
     ],
 )

@@ -201,6 +201,40 @@ def test_invalid_data_fails_its_world_only(tiny_suite, tmp_path, monkeypatch):
     assert states == {0: "ok", 1: "failed", 2: "ok"}
 
 
+def test_comparison_that_fails_costs_no_fit(tiny_suite, tiny_runner, tmp_path, monkeypatch):
+    def raises(readouts):
+        raise ValueError("no two fits alike")
+
+    job = runner.Runner(smaller(tiny_suite, "oja"), Store(tmp_path))
+    problem = job.problem("rotated")._replace(compare=raises)
+    monkeypatch.setattr(job, "problem", lambda task: problem)
+    runner.run(job, progress=False)
+    found, expected = numbers(job.store), numbers(tiny_runner.store)
+    for key, value in found.items():
+        assert value == expected[key] if key[3] is not None else value[0] == "failed"
+    assert len(found) == 9
+
+
+def test_long_fits_are_checkpointed_and_leave_nothing(
+    tiny_suite, tiny_runner, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(lanes, "CHECKPOINT_AFTER", 5)
+    folders = []
+
+    def watch(estimator, keys, data, *, checkpoint, **options):
+        folders.append(checkpoint)
+        return fit_replicas(estimator, keys, data, checkpoint=checkpoint, **options)
+
+    fit_replicas = lanes.fit_replicas
+    monkeypatch.setattr(lanes, "fit_replicas", watch)
+    job = runner.Runner(smaller(tiny_suite, "oja"), Store(tmp_path))
+    runner.run(job, progress=False)
+    assert folders and all(f.parent == tmp_path / "fits" for f in folders)
+    assert not any((tmp_path / "fits").iterdir())
+    expected = numbers(tiny_runner.store)
+    assert all(expected[k] == v for k, v in numbers(job.store).items())
+
+
 def test_full_disk_stops_the_run_and_keeps_what_is_there(
     tiny_suite, tiny_runner, tmp_path, monkeypatch
 ):

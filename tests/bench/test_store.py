@@ -4,9 +4,12 @@ import multiprocessing
 import os
 import pathlib
 import signal
+import threading
+import time
 
 import pytest
 
+from crl.bench import store
 from crl.bench.store import SCHEMA, Store, StoreError
 
 KEY = "0123456789abcdef" * 2
@@ -41,6 +44,28 @@ def test_retry_replaces_a_cell_that_failed_and_only_that(tmp_path, status):
     assert store.read(KEY)["status"] == "ok"
     assert not store.publish(KEY, cell(status))
     assert store.read(KEY)["status"] == "ok"
+
+
+def test_failure_published_late_does_not_replace_a_result(tmp_path, monkeypatch):
+    """Two runs retry one failed cell; the slower one has looked before the faster wrote."""
+    kept, read = Store(tmp_path), store._read
+    kept.publish(KEY, cell("failed"))
+    looked, threads = threading.Event(), []
+
+    def slow_read(path, key):
+        found = read(path, key)
+        if threading.current_thread() in threads and not looked.is_set():
+            looked.set()
+            time.sleep(0.3)
+        return found
+
+    monkeypatch.setattr(store, "_read", slow_read)
+    threads.append(threading.Thread(target=kept.publish, args=(KEY, cell("failed"))))
+    threads[0].start()
+    assert looked.wait(10)
+    kept.publish(KEY, cell())
+    threads[0].join(10)
+    assert kept.read(KEY)["status"] == "ok"
 
 
 def test_temporary_files_of_a_killed_run_are_ignored(tmp_path):

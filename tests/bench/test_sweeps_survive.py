@@ -13,7 +13,7 @@ import time
 import pytest
 
 from crl.bench import runner, suite
-from crl.bench.store import Store
+from crl.bench.store import Store, StoreError
 
 pytestmark = pytest.mark.slow
 HERE = pathlib.Path(__file__).parent
@@ -128,6 +128,18 @@ def test_dask_cluster_loses_no_cell_when_a_worker_is_killed(
         thread.join(10)
     assert killed and summary.failed == 0
     assert numbers(store) == undisturbed
+
+
+@pytest.mark.filterwarnings("default")
+def test_dask_cluster_that_cannot_write_is_said_at_once(sweep, tmp_path, monkeypatch):
+    distributed = pytest.importorskip("distributed")
+    monkeypatch.setenv("PYTHONPATH", ENVIRONMENT["PYTHONPATH"])
+    (tmp_path / "cells").write_text("in the way")
+    options = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": None}
+    with distributed.LocalCluster(**options) as cluster:
+        job = runner.Runner(suite.load(str(sweep)), Store(tmp_path))
+        with pytest.raises(StoreError, match="cannot write"):
+            runner.run_on_dask(job, cluster.scheduler_address)
 
 
 def test_two_processes_give_the_numbers_of_one(tiny_runner, tmp_path):

@@ -4,7 +4,6 @@ Held-out rows and minibatches keep the contract of Data: rows grouped by environ
 same number for each, which is why the combinators that draw rows take ``num_envs``.
 """
 
-import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -15,6 +14,7 @@ from jax import Array
 
 from crl import train
 from crl.core import Data, Estimator, PyTree, Readout
+from crl.numerics.linalg import dot
 
 # What a readout says of the observations, not of the latents.
 OBSERVED = ("x", "log_prob", "counterfactual")
@@ -71,9 +71,9 @@ def then(representation: Estimator, postprocess: Estimator) -> Estimator:
         jacobian, unmixing = first.jacobian, None
         if jacobian is not None and second.jacobian is not None:
             m = min(len(jacobian), len(second.jacobian))
-            jacobian = _times(jacobian[:m], second.jacobian[:m])  # (m, p, d)
+            jacobian = dot(jacobian[:m], second.jacobian[:m])  # (m, p, d)
         if first.unmixing is not None and second.unmixing is not None:
-            unmixing = _times(second.unmixing, first.unmixing)  # (d, p)
+            unmixing = dot(second.unmixing, first.unmixing)  # (d, p)
         diag = {
             **(first.diag or {}),
             **(second.diag or {}),
@@ -88,9 +88,6 @@ def then(representation: Estimator, postprocess: Estimator) -> Estimator:
     return Estimator(
         init, step, readout, representation.num_steps, finish, representation.validate
     )
-
-
-_times = functools.partial(jnp.matmul, precision="highest")
 
 
 def _zeros(shapes, key):

@@ -18,6 +18,7 @@ from crl.core import DGP, PER_ROW, Data, Estimator, MissingClaim, Task, Truth
 from crl.dgp import combinators, latent, mixings, real, scm, sources, superposition
 from crl.ica import fastica, isometric_autoencoder
 from crl.metrics import dictionaries, geometry, graphs, interventions, latents
+from crl.numerics.linalg import unit_rows
 from crl.sae import topk_sae
 from crl.scm import shared_mechanism
 from crl.testing_properties import ESTIMATOR_PROPERTIES, fits_its_task, trial
@@ -160,8 +161,7 @@ def _example_truth(key: Array, n: int) -> Truth:
     kz, kd, kc = jax.random.split(key, 3)
     d, p, k = 4, 6, 8
     z = jax.random.laplace(kz, (n, d))
-    dictionary = jax.random.normal(kd, (k, p))
-    dictionary /= jnp.linalg.norm(dictionary, axis=1, keepdims=True)
+    dictionary = unit_rows(jax.random.normal(kd, (k, p)))
     codes = jax.nn.relu(jax.random.normal(kc, (n, k)) - 1)
     graph = jnp.triu(jnp.ones((d, d), jnp.int32), 1).at[0, 3].set(0)
     return Truth(

@@ -6,6 +6,7 @@ import numpy as np
 from jax import Array
 
 from crl.core import Data, PyTree, Readout, Truth
+from crl.numerics.linalg import unit_rows
 
 
 def numbers(tree: PyTree):
@@ -67,7 +68,7 @@ def random_claims(key: Array, like: Readout, data: Data) -> Readout:
             return full[p][:, p]
         noise = jax.random.normal(k, value.shape)
         if name == "dictionary":
-            noise /= jnp.linalg.norm(noise, axis=1, keepdims=True)
+            noise = unit_rows(noise)
         return noise
 
     return Readout(**{f: draw(f, v) for f, v in like._asdict().items()})

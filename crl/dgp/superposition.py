@@ -18,6 +18,7 @@ from jax import Array
 
 from crl.check import nearest
 from crl.core import DGP, Data, Sample, Truth
+from crl.numerics.linalg import unit_rows
 
 AMPLITUDES: dict[str, Callable] = {
     "uniform": lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, 0.5, 1.5),
@@ -75,8 +76,7 @@ def superposition(
 
     def init(key):
         key_atoms, key_mean = jax.random.split(key)
-        atoms = jax.random.normal(key_atoms, (num_atoms, num_dims), dtype)
-        atoms /= jnp.linalg.norm(atoms, axis=1, keepdims=True)
+        atoms = unit_rows(jax.random.normal(key_atoms, (num_atoms, num_dims), dtype))
         mean = jax.random.normal(key_mean, (num_dims,), dtype)
         mean *= mean_norm / jnp.linalg.norm(mean)
         return World(atoms, mean, -zipf * jnp.log(jnp.arange(1, num_atoms + 1, dtype=dtype)))

@@ -24,6 +24,7 @@ from jax import Array
 from crl.combinators import minibatch
 from crl.core import Estimator, PyTree, Readout
 from crl.nets.mlp import mlp
+from crl.numerics.linalg import unit_rows
 
 NUM_JACOBIANS = 64  # rows at which the readout holds the Jacobian of the decoder
 
@@ -95,8 +96,7 @@ def isometric_autoencoder(
         # Isometric between the data and a little beyond them, not only on them.
         share = jax.random.uniform(key_mix, (len(z), 1), z.dtype, -0.2, 1.2)
         z = share * z + (1 - share) * jnp.roll(z, 1, axis=0)
-        u = jax.random.normal(key_direction, z.shape, z.dtype)
-        u = u / jnp.linalg.norm(u, axis=1, keepdims=True)
+        u = unit_rows(jax.random.normal(key_direction, z.shape, z.dtype))
         _, ju = jax.jvp(lambda z: decode(params, axes, z), (z,), (u,))  # (n, p)
         distortion = jnp.mean((jnp.linalg.norm(ju, axis=1) - 1) ** 2)
         return error + weight * distortion, {"error": error, "distortion": distortion}

@@ -12,12 +12,12 @@ from jax import Array
 from crl.core import Readout, Truth, need
 from crl.metrics.latents import over_pairs
 from crl.numerics.assignment import assign
+from crl.numerics.linalg import dot, unit_rows
 
 
 def cosines(a: Array, b: Array) -> Array:
     """Signed cosine of each row of a (k, p) with each row of b (m, p), (k, m) in [-1, 1]."""
-    a, b = _unit(a), _unit(b)
-    return jnp.clip(jnp.matmul(a, b.T, precision="highest"), -1, 1)
+    return jnp.clip(dot(unit_rows(a), unit_rows(b).T), -1, 1)
 
 
 def match_atoms(atoms: Array, true_atoms: Array) -> tuple[Array, Array, Array]:
@@ -125,8 +125,3 @@ def pw_mcc(readouts: Readout) -> dict[str, Array]:
     a, b = jax.random.normal(jax.random.key(0), (2, *atoms.shape[1:]), atoms.dtype)
     chance = jnp.mean(match_atoms(a, b)[2])
     return {"pw_mcc": mean, "above_chance": (mean - chance) / (1 - chance)}
-
-
-def _unit(a: Array) -> Array:
-    norm = jnp.linalg.norm(a, axis=1, keepdims=True)
-    return a / jnp.where(norm > 0, norm, 1)

@@ -16,6 +16,7 @@ from jax.scipy.stats import rankdata
 
 from crl.core import Readout, Truth, need
 from crl.numerics.assignment import assign
+from crl.numerics.linalg import dot
 
 GROUPS = ("signed_permutation", "scaled_permutation", "componentwise", "rigid", "affine")
 
@@ -34,10 +35,6 @@ def _norms(a: Array) -> tuple[Array, Array]:
     return norms, rms <= 4 * jnp.finfo(a.dtype).eps * scale
 
 
-def _dot(a: Array, b: Array) -> Array:
-    return jnp.matmul(a, b, precision="highest")
-
-
 def correlations(z_est: Array, z: Array, rank: bool = False) -> Array:
     """Correlation of each estimate with each true latent, (k, d) in [-1, 1].
 
@@ -50,7 +47,7 @@ def correlations(z_est: Array, z: Array, rank: bool = False) -> Array:
     norm, is_constant = _norms(z)
     unit_est = _centred(z_est) / jnp.where(is_dead, 1, norm_est)
     unit = _centred(z) / jnp.where(is_constant, jnp.nan, norm)
-    corr = jnp.where(is_dead[:, None], 0 * unit[0], _dot(unit_est.T, unit))
+    corr = jnp.where(is_dead[:, None], 0 * unit[0], dot(unit_est.T, unit))
     return jnp.clip(corr, -1, 1)
 
 
@@ -115,8 +112,8 @@ def _affine(source: Array, target: Array) -> tuple[Array, Array]:
     # Dead or duplicated latents make r singular: those directions are left out.
     rtol = 10 * jnp.finfo(source.dtype).eps * max(r.shape)
     a = jnp.linalg.pinv(r, rtol=rtol)
-    a = _dot(a, _dot(q.T, target - mean_target))
-    return a, mean_target - _dot(mean_source, a)
+    a = dot(a, dot(q.T, target - mean_target))
+    return a, mean_target - dot(mean_source, a)
 
 
 def linear_r2(source: Array, target: Array) -> Array:
@@ -129,7 +126,7 @@ def linear_r2(source: Array, target: Array) -> Array:
     half = source.shape[0] // 2
     a, b = _affine(source[:half], target[:half])
     target = target[half:]
-    residual = jnp.sum((target - _dot(source[half:], a) - b) ** 2, 0)
+    residual = jnp.sum((target - dot(source[half:], a) - b) ** 2, 0)
     norm, is_constant = _norms(target)
     return jnp.mean(1 - residual / jnp.where(is_constant, jnp.nan, norm) ** 2)
 
@@ -145,7 +142,7 @@ def affine_r2(readout: Readout, truth: Truth) -> dict[str, Array]:
     half = z.shape[0] // 2
     a, b = _affine(z[:half], z_est[:half])
     norm, is_dead = _norms(z_est[half:])
-    residual = jnp.sum((z_est[half:] - _dot(z[half:], a) - b) ** 2, 0)
+    residual = jnp.sum((z_est[half:] - dot(z[half:], a) - b) ** 2, 0)
     explained = jnp.where(is_dead, 0 * norm, 1 - residual / jnp.where(is_dead, 1, norm) ** 2)
     return {"recovered": linear_r2(z_est, z), "explained": jnp.mean(explained)}
 
@@ -177,7 +174,7 @@ def amari(readout: Readout, truth: Truth) -> Array:
     Free of the sampling of test rows. Needs as many estimates as latents.
     """
     b, a = need(readout, "unmixing", "amari"), need(truth, "mixing", "amari")
-    return amari_distance(_dot(b, a))
+    return amari_distance(dot(b, a))
 
 
 def align(group: str, z_est: Array, z: Array) -> tuple[Array, Array]:
@@ -202,7 +199,7 @@ def align(group: str, z_est: Array, z: Array) -> tuple[Array, Array]:
 
 
 def _align_signed(a, z):
-    inner = _dot(a.T, z)  # (k, d)
+    inner = dot(a.T, z)  # (k, d)
     # |z_j -+ a_i|^2 against |z_j|^2, the cost of leaving z_j unmatched.
     gain = 2 * jnp.abs(inner) - jnp.sum(a**2, 0)[:, None]
     rows, columns = _best(gain)
@@ -211,7 +208,7 @@ def _align_signed(a, z):
 
 
 def _align_scaled(a, z):
-    inner, square = _dot(a.T, z), jnp.sum(a**2, 0)
+    inner, square = dot(a.T, z), jnp.sum(a**2, 0)
     slope = inner / jnp.where(square > 0, square, 1)[:, None]
     rows, columns = _best(inner * slope)  # the sum of squares explained
     return jnp.zeros_like(z).at[:, columns].set(a[:, rows] * slope[rows, columns])
@@ -224,12 +221,12 @@ def _align_componentwise(a, z, num_knots=32):
         basis = jax.vmap(lambda hat: jnp.interp(column, knots, hat), out_axes=1)(
             jnp.eye(num_knots, dtype=a.dtype)
         )  # (n, knots)
-        gram = _dot(basis.T, basis)
+        gram = dot(basis.T, basis)
         # Knots that coincide (discrete estimates) have empty hats.
         ridge = 10 * jnp.finfo(a.dtype).eps * jnp.trace(gram) + jnp.finfo(a.dtype).tiny
         gram = gram + ridge * jnp.eye(num_knots, dtype=a.dtype)
-        weights = jnp.linalg.solve(gram, _dot(basis.T, z))
-        fitted = _dot(basis, weights)
+        weights = jnp.linalg.solve(gram, dot(basis.T, z))
+        fitted = dot(basis, weights)
         return fitted, jnp.sum(z**2, 0) - jnp.sum((z - fitted) ** 2, 0)
 
     fitted, gain = jax.lax.map(fit, a.T)  # (k, n, d), (k, d)
@@ -238,12 +235,12 @@ def _align_componentwise(a, z, num_knots=32):
 
 
 def _align_rigid(a, z):
-    u, _, vt = jnp.linalg.svd(_dot(a.T, z), full_matrices=False)
-    return _dot(a, _dot(u, vt))
+    u, _, vt = jnp.linalg.svd(dot(a.T, z), full_matrices=False)
+    return dot(a, dot(u, vt))
 
 
 def _align_affine(a, z):
-    return _dot(a, _affine(a, z)[0])
+    return dot(a, _affine(a, z)[0])
 
 
 _ALIGN = {

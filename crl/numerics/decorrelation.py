@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from crl.numerics.linalg import dot
+
 
 def polar(w: Array, max_steps: int = 60) -> Array:
     """The orthogonal polar factor (w w')^(-1/2) w of a square matrix w (d, d).
@@ -14,9 +16,6 @@ def polar(w: Array, max_steps: int = 60) -> Array:
     the null directions stay as they are.
     """
     d = w.shape[0]
-
-    def dot(a, b):
-        return jnp.matmul(a, b, precision="highest")
 
     # Converges for singular values below sqrt 3. ||w w'||_F^(1/2) bounds them; where they
     # are equal, as at a fixed point of FastICA with equal sources, the rms is exact.

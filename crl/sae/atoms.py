@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
+from crl.numerics.linalg import dot, unit_rows
+
 BLOCK = 256  # rows of the Gram matrix at a time: m^2 floats would not fit for large m
 
 
@@ -30,12 +32,6 @@ def unit_decoder(inner: optax.GradientTransformation) -> optax.GradientTransform
     return optax.GradientTransformation(inner.init, update)
 
 
-def unit_rows(a: Array) -> Array:
-    """a (m, p) with rows scaled to norm 1; a zero row stays zero."""
-    norm = jnp.linalg.norm(a, axis=1, keepdims=True)
-    return a / jnp.where(norm > 0, norm, 1)
-
-
 def duplicates(atoms: Array, threshold: float) -> Array:
     """(m,) bool: whether an atom before this one has cosine above ``threshold`` with it.
 
@@ -48,7 +44,7 @@ def duplicates(atoms: Array, threshold: float) -> Array:
 
     def block(args):
         rows, i = args
-        cosine = jnp.matmul(rows, atoms.T, precision="highest")  # (block, m)
+        cosine = dot(rows, atoms.T)  # (block, m)
         return jnp.any((cosine > threshold) & (jnp.arange(m) < i[:, None]), axis=1)
 
     return jax.lax.map(block, (blocks, index)).reshape(-1)[:m]

@@ -15,11 +15,11 @@ import optax
 from jax import Array
 
 from crl.core import Data, Estimator, Readout
+from crl.numerics.linalg import unit_rows
 from crl.sae.atoms import (
     duplicates,
     geometric_median,
     unit_decoder,
-    unit_rows,
     worst_directions,
 )
 

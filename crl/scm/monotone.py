@@ -20,6 +20,8 @@ import jax.scipy.linalg as linalg
 import jax.scipy.special as special
 from jax import Array
 
+from crl.numerics.linalg import dot
+
 _LEVELS = (0.03, 0.2, 0.5, 0.8, 0.97)  # quantiles at which the sigmoids sit
 _NUM_SIGMOIDS = len(_LEVELS)
 _NUM_KNOTS = 128  # of the map from a column to its normal scores
@@ -120,7 +122,7 @@ def fit_law(
     size, direction = size[::-1][:num_features], direction[:, ::-1][:, :num_features]
     project = direction * jnp.maximum(size, 1e-4) ** -0.5  # (m, r)
     project = jnp.where(jnp.any(parents < z.shape[1]), project, 0)
-    feature = _dot(kernel, project)
+    feature = dot(kernel, project)
     offset = jnp.mean(feature, 0)
     feature = feature - offset
 
@@ -137,16 +139,16 @@ def fit_law(
     rest = rest.reshape(k, -1)  # (k, 1 + modulated)
     wk = jnp.zeros((k, r), z.dtype).at[:, : rest.shape[1] - 1].set(rest[:, 1:])
     w = jnp.concatenate([w0[None], w1[None], wk])  # (2 + k, r)
-    constant = jnp.concatenate([shift, scale, rest[:, 0]]) - _dot(w, offset)
-    law = Law(parents, _dot(project, w.T), constant, linear, noise_mean, noise_var)
+    constant = jnp.concatenate([shift, scale, rest[:, 0]]) - dot(w, offset)
+    law = Law(parents, dot(project, w.T), constant, linear, noise_mean, noise_var)
     return LocalFit(law, loss, jnp.mean(loss))
 
 
 def coefficients(law: Law, basis: Basis, columns: Columns) -> Array:
     """The coefficient functions a(c) at each row, (n, 2 + k)."""
-    a = _dot(_kernel(columns.u, basis.landmarks, law.parents), law.weight) + law.constant
+    a = dot(_kernel(columns.u, basis.landmarks, law.parents), law.weight) + law.constant
     x_pa = jnp.take(columns.z, law.parents, axis=1, mode="fill", fill_value=0)
-    return a.at[:, 0].add(_dot(x_pa, law.linear))
+    return a.at[:, 0].add(dot(x_pa, law.linear))
 
 
 def to_noise(a: Array, basis: Basis, node: Array, x: Array) -> tuple[Array, Array]:
@@ -169,10 +171,6 @@ def from_noise(a: Array, basis: Basis, node: Array, s: Array) -> Array:
 
     low, high = jax.lax.fori_loop(0, 30, halve, (low, high))
     return (low + high) / 2
-
-
-def _dot(a: Array, b: Array) -> Array:
-    return jnp.matmul(a, b, precision="highest")
 
 
 def _sigmoids(basis: Basis, node: Array, x: Array) -> tuple[Array, Array, Array]:
@@ -229,8 +227,8 @@ def objective(theta: Array, s: Array, ds: Array, ridge: Array, member: Array) ->
 def _noise_law(s, member, count):
     # The base environment fixes the gauge: its noise has mean 0 and variance 1.
     base = jnp.arange(member.shape[1]) == 0
-    mean = jnp.where(base, 0, _dot(s, member) / count)
-    var = _dot((s - _dot(member, mean)) ** 2, member) / count
+    mean = jnp.where(base, 0, dot(s, member) / count)
+    var = dot((s - dot(member, mean)) ** 2, member) / count
     return mean, jnp.where(base, 1, var)
 
 
@@ -248,21 +246,21 @@ def solve(
     num_params, dtype = phi.shape[1], phi.dtype
     count = jnp.sum(member, 0)  # (E,)
     base = jnp.arange(num_envs) == 0
-    mean = jnp.where(base[:, None], 0, _dot(member.T, phi) / count[:, None])  # (E, P)
+    mean = jnp.where(base[:, None], 0, dot(member.T, phi) / count[:, None])  # (E, P)
     second = jnp.stack(
-        [_dot((phi * member[:, e, None]).T, phi) / count[e] for e in range(num_envs)]
+        [dot((phi * member[:, e, None]).T, phi) / count[e] for e in range(num_envs)]
     )
     moment = second - mean[:, :, None] * mean[:, None, :]  # (E, P, P)
 
     def curvature(theta, ds):
         """Gradient, factor of the Hessian at fixed variances, profile directions."""
-        v = _dot(moment, theta)  # (E, P)
-        q = _dot(v, theta)
+        v = dot(moment, theta)  # (E, P)
+        q = dot(v, theta)
         weight = jnp.where(base, count, count / q)
-        grad = _dot(weight, v) + ridge * theta
-        grad = grad.at[-num_slope:].add(-_dot(1 / ds, slope))
+        grad = dot(weight, v) + ridge * theta
+        grad = grad.at[-num_slope:].add(-dot(1 / ds, slope))
         hessian = jnp.tensordot(weight, moment, 1, precision="highest") + jnp.diag(ridge)
-        barrier = _dot((slope / ds[:, None] ** 2).T, slope)
+        barrier = dot((slope / ds[:, None] ** 2).T, slope)
         hessian = hessian.at[-num_slope:, -num_slope:].add(barrier)
         # Unit diagonal before factoring: float32 then survives collinear features.
         unit = jax.lax.rsqrt(jnp.diagonal(hessian))
@@ -276,14 +274,14 @@ def solve(
         grad, factor, unit, profile = curvature(theta, ds)
         rhs = jnp.concatenate([grad[None], profile]) * unit
         solved = linalg.cho_solve((factor, True), rhs.T).T * unit  # (E, P)
-        inner = jnp.eye(num_envs - 1, dtype=dtype) - _dot(solved[1:], profile.T)
+        inner = jnp.eye(num_envs - 1, dtype=dtype) - dot(solved[1:], profile.T)
         # The exact Hessian is the factored one less the profile directions (Woodbury);
         # where that is not positive definite, the bound at fixed variances serves.
         small = jnp.linalg.cholesky(inner - 1e-3 * jnp.eye(num_envs - 1, dtype=dtype))
-        gain = linalg.cho_solve((small, True), _dot(profile, solved[0]))
-        newton = solved[0] + _dot(gain, solved[1:])
+        gain = linalg.cho_solve((small, True), dot(profile, solved[0]))
+        newton = solved[0] + dot(gain, solved[1:])
         move = jnp.where(jnp.all(jnp.isfinite(newton)), newton, solved[0])
-        d_s, d_ds = _dot(phi, move), _dot(slope, move[-num_slope:])
+        d_s, d_ds = dot(phi, move), dot(slope, move[-num_slope:])
         farthest = jnp.min(jnp.where(d_ds > 0, 0.95 * ds / jnp.maximum(d_ds, 1e-30), 1))
         tried = jnp.minimum(farthest, 1) * jnp.array([1, 0.6, 0.3, 0.1, 0.03, 0], dtype)
 
@@ -292,11 +290,11 @@ def solve(
 
         alpha = tried[jnp.nanargmin(jax.vmap(value)(tried))]
         # The decrease expected, in nats; after one below .05 nothing more is to be seen.
-        left = jnp.where(alpha > 0, _dot(grad, move), 0)
+        left = jnp.where(alpha > 0, dot(grad, move), 0)
         moved = theta - alpha * move, s - alpha * d_s, ds - alpha * d_ds
         return i + 1, *moved, left, factor, unit
 
-    s, ds = _dot(phi, start), _dot(slope, start[-num_slope:])
+    s, ds = dot(phi, start), dot(slope, start[-num_slope:])
     square = jnp.eye(num_params, dtype=dtype)
     carry = (0, start, s, ds, jnp.array(jnp.inf, dtype), square, jnp.diagonal(square))
     _, theta, s, ds, _, factor, unit = jax.lax.while_loop(
@@ -304,13 +302,13 @@ def solve(
     )
 
     noise_mean, noise_var = _noise_law(s, member, count)
-    residual = s - _dot(member, noise_mean)
-    q = _dot(member, noise_var)
+    residual = s - dot(member, noise_mean)
+    q = dot(member, noise_var)
     loss = 0.5 * residual**2 / q + 0.5 * jnp.log(q) - jnp.log(ds) + _HALF_LOG_2PI
     # Leaving a row out moves theta by H^-1 g_i, and its own loss by g_i' H^-1 g_i.
     g = phi * (residual / q)[:, None]
     g = g.at[:, -num_slope:].add(-slope / ds[:, None])
     # The Hessian is that of the last step, which was too small to change it.
     half = linalg.solve_triangular(factor, jnp.diag(unit), lower=True)  # H^-1 = half' half
-    correction = jnp.sum(_dot(g, half.T) ** 2, 1)
+    correction = jnp.sum(dot(g, half.T) ** 2, 1)
     return theta, loss + jnp.minimum(correction, 2), noise_mean, noise_var

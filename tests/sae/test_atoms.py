@@ -4,11 +4,11 @@ import numpy as np
 import optax
 import pytest
 
+from crl.numerics.linalg import unit_rows
 from crl.sae.atoms import (
     duplicates,
     geometric_median,
     unit_decoder,
-    unit_rows,
     worst_directions,
 )
 from crl.sae.topk_sae import Params

@@ -89,6 +89,12 @@ def check_dgp(dgp: DGP, n: int = 64, *, exact: bool = True) -> None:
         )
         assert_close(data.x, wide, "x64 draws another world: pass dtype explicitly")
 
+    rounded = _rounded_products(jax.make_jaxpr(draw)(world_key, key).jaxpr)
+    assert not rounded, (
+        f"sample leaves the precision of {rounded} to the device, whose rounding makes "
+        'another world: jnp.matmul(..., precision="highest")'
+    )
+
     if dgp.mix is not None:
         z = truth.codes if truth.z is None else truth.z
         x, jacobian = jax.jit(
@@ -143,6 +149,21 @@ def check_claim(claim, key: Array) -> None:
     verdict = verify(claim, key, small=True)
     assert verdict.holds, f"the claim does not hold: margin {verdict.margin}"
     assert verdict.control_fails, "the control passes: the verdict cannot tell"
+
+
+def _rounded_products(jaxpr) -> list[str]:
+    """The matrix products in a jaxpr that are not of the highest precision."""
+    found = []
+    for eqn in jaxpr.eqns:
+        shapes = " and ".join(str(v.aval) for v in eqn.invars)
+        if eqn.primitive.name == "dot_general":
+            highest = (jax.lax.Precision.HIGHEST,) * 2
+            found += [shapes] if eqn.params["precision"] != highest else []
+        # Loops, branches and calls hold jaxprs of their own.
+        inner = jax.tree.leaves(eqn.params, is_leaf=lambda v: hasattr(v, "eqns"))
+        for sub in (v for v in inner if hasattr(v, "eqns")):
+            found += _rounded_products(sub)
+    return found
 
 
 def _leaks(data: Data, truth: Truth) -> str | None:

@@ -174,6 +174,38 @@ CALLS = {
         lambda: scm.multi_environment_scm(3, graph=jnp.zeros((2, 2))),
         r"graph of shape \(3, 3\), got \(2, 2\)",
     ),
+    "a cyclic graph": (
+        lambda: scm.multi_environment_scm(3, graph=np.roll(np.eye(3), 1, axis=1)),
+        r"without cycles and self-loops, got \[\[0.0, 1.0, 0.0\].*causal order",
+    ),
+    "a graph with self-loops": (
+        lambda: scm.multi_environment_scm(2, graph=np.eye(2, dtype=int)),
+        r"without cycles and self-loops, got \[\[1, 0\], \[0, 1\]\]: remove",
+    ),
+    "a graph of weights": (
+        lambda: scm.multi_environment_scm(2, graph=np.array([[0, 0.5], [0, 0]])),
+        "a graph of 0 and 1, got .*0.5.*means i -> j",
+    ),
+    "fewer than no edges": (
+        lambda: scm.multi_environment_scm(3, edges_per_node=-1),
+        "finite edges_per_node >= 0, got -1: pass",
+    ),
+    "edges without number": (
+        lambda: scm.multi_environment_scm(3, edges_per_node=float("nan")),
+        "finite edges_per_node >= 0, got nan: pass",
+    ),
+    "half a parent": (
+        lambda: scm.multi_environment_scm(3, "scale_free", edges_per_node=1.5),
+        "integer edges_per_node for scale_free, got 1.5: .*erdos_renyi",
+    ),
+    "noise means without scale": (
+        lambda: scm.multi_environment_scm(3, mean_shift=float("nan")),
+        "finite mean_shift >= 0, got nan: pass",
+    ),
+    "bent beyond inversion": (
+        lambda: combinators.perturbed(latent.mixed_sources(None, mixings.linear()), 5.0),
+        "0 <= eta < 1 to be invertible, got 5.0",
+    ),
     "more active atoms than there are": (
         lambda: superposition.superposition(8, 4, 5),
         "1 <= k <= num_atoms, got k=5, num_atoms=4",

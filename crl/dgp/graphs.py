@@ -23,6 +23,7 @@ def erdos_renyi(key: Array, num_nodes: int, edges_per_node: float = 1.0) -> Arra
 def scale_free(key: Array, num_nodes: int, edges_per_node: int = 1) -> Array:
     """Preferential attachment: each new variable takes m parents among those before it.
 
+    edges_per_node: m, a nonnegative integer; the first m variables have fewer to choose.
     A parent is chosen in proportion to its degree plus one, without replacement
     (Barabasi and Albert 1999), so that hubs are sources.
     """

@@ -12,12 +12,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import jax.scipy.stats as stats
+import numpy as np
 from jax import Array
 
 from crl.core import DGP, Data, Sample, Truth
 from crl.dgp.graphs import erdos_renyi, scale_free
 from crl.dgp.mechanisms import KINDS, Mechanisms, pull, push, random_mechanisms
-from crl.numerics.graphs import transitive_closure
+from crl.numerics.graphs import is_acyclic, transitive_closure
 
 _GRAPHS = {"erdos_renyi": erdos_renyi, "scale_free": scale_free}
 _CHANGES = ("independent", "proportional", "none")
@@ -44,8 +45,11 @@ def multi_environment_scm(
 ) -> DGP:
     """SCMs with shared mechanisms and environments that change the noise laws.
 
-    graph: 'erdos_renyi', 'scale_free', or a fixed (d, d) DAG. edges_per_node: expected
-    number. mechanism: 'linear', 'anm', 'lsnm' or 'general' (crl.dgp.mechanisms).
+    graph: 'erdos_renyi', 'scale_free', or a fixed (d, d) DAG of 0 and 1, [i, j] for i -> j.
+    edges_per_node: for 'erdos_renyi' the expected number k, of which a graph on d nodes
+    has room for (d - 1) / 2: from there on it is complete. For 'scale_free' the number of
+    parents that each variable takes, an integer (crl.dgp.graphs).
+    mechanism: 'linear', 'anm', 'lsnm' or 'general' (crl.dgp.mechanisms).
     change: 'independent' draws sd from U(1.6, 3) or U(.3, .65) with equal chance, for
     each variable and auxiliary environment; 'proportional' makes all environments change
     the precisions in proportion, 1/sd_e^2 - 1 = (1/sd_1^2 - 1)/e, so that two auxiliary
@@ -55,8 +59,9 @@ def multi_environment_scm(
     noise: 'gaussian' or 'laplace', standardised.
 
     Truth: z the noises s, graph, targets, log_prob, and the counterfactual of each row
-    under do(x_i = value), i random and value that of another row (Data.aux do_mask,
-    do_value).
+    under do(x_i = value), i random and value a fresh draw of x_i in the row's environment,
+    independent of all rows of x (Data.aux do_mask, and do_value, 0 where nothing is set).
+    Raises ValueError for sizes, rates, names and graphs that make no such world.
     """
     if num_nodes < 1 or num_envs < 1:
         raise ValueError(
@@ -70,11 +75,27 @@ def multi_environment_scm(
     }
     if isinstance(graph, str):
         named["graph"] = (graph, tuple(_GRAPHS))
-    elif graph.shape != (num_nodes, num_nodes):
-        raise ValueError(f"expected a graph of shape {(num_nodes,) * 2}, got {graph.shape}")
+    else:
+        graph = np.asarray(graph)
+        _check_graph(graph, num_nodes)
     for name, (value, known) in named.items():
         if value not in known:
             raise ValueError(f"unknown {name} {value!r}: known: {', '.join(known)}")
+    if not 0 <= edges_per_node < np.inf:
+        raise ValueError(
+            f"expected a finite edges_per_node >= 0, got {edges_per_node}: pass the expected "
+            "number of edges divided by num_nodes"
+        )
+    if isinstance(graph, str) and graph == "scale_free" and edges_per_node % 1:
+        raise ValueError(
+            f"expected an integer edges_per_node for scale_free, got {edges_per_node}: each "
+            "variable takes that many parents; erdos_renyi takes fractions"
+        )
+    if not 0 <= mean_shift < np.inf:
+        raise ValueError(
+            f"expected a finite mean_shift >= 0, got {mean_shift}: pass the standard "
+            "deviation of the noise means, 0 for none"
+        )
 
     def init(key):
         key_graph, key_mechanisms, key_sd, key_mean = jax.random.split(key, 4)
@@ -88,16 +109,21 @@ def multi_environment_scm(
             (mean_shift * mean).at[0].set(0),
         )
 
+    def mixed(key, world, env):
+        draw = jax.random.normal if noise == "gaussian" else _standard_laplace
+        s = draw(key, (len(env), num_nodes), dtype) * world.sd[env] + world.mean[env]
+        return s, jax.vmap(lambda s: push(mechanism, world.mechanisms, s))(s)
+
     def sample(key, world, n):
         key_noise, key_node, key_value = jax.random.split(key, 3)
         env = jnp.repeat(jnp.arange(num_envs, dtype=jnp.int32), n)
-        rows = env.shape[0]
-        draw = jax.random.normal if noise == "gaussian" else _standard_laplace
-        s = draw(key_noise, (rows, num_nodes), dtype) * world.sd[env] + world.mean[env]
-        x = jax.vmap(lambda s: push(mechanism, world.mechanisms, s))(s)
-        node = jax.random.randint(key_node, (rows,), 0, num_nodes, jnp.int32)
+        s, x = mixed(key_noise, world, env)
+        node = jax.random.randint(key_node, env.shape, 0, num_nodes, jnp.int32)
         do_mask = node[:, None] == jnp.arange(num_nodes)  # (n, d)
-        do_value = x[jax.random.randint(key_value, (rows,), 0, rows, jnp.int32)]
+        # Fresh rows rather than others of x, so that a part of a sample says nothing about
+        # the values of the rest; one column of each, so that they are no further data.
+        value = mixed(key_value, world, env)[1]
+        do_value = jnp.where(do_mask, value, 0)
         counterfactual = jax.vmap(
             lambda s, mask, value: push(mechanism, world.mechanisms, s, mask, value)
         )(s, do_mask, do_value)
@@ -129,6 +155,25 @@ def log_density(
     if noise == "gaussian":
         return jnp.sum(stats.norm.logpdf(s, mean, sd)) + log_det
     return jnp.sum(stats.laplace.logpdf(s, mean, sd * 0.5**0.5)) + log_det
+
+
+def _check_graph(graph: np.ndarray, num_nodes: int) -> None:
+    if graph.shape != (num_nodes, num_nodes):
+        raise ValueError(
+            f"expected a graph of shape {(num_nodes,) * 2}, got {graph.shape}: pass one row "
+            "and one column per variable"
+        )
+    if not np.isin(graph, (0, 1)).all():
+        raise ValueError(
+            f"expected a graph of 0 and 1, got {graph.tolist()}: graph[i, j] = 1 means i -> j"
+        )
+    with jax.ensure_compile_time_eval():  # also where a world is made inside jit
+        acyclic = bool(is_acyclic(graph))
+    if not acyclic:
+        raise ValueError(
+            f"expected a graph without cycles and self-loops, got {graph.tolist()}: remove "
+            "edges until a causal order exists"
+        )
 
 
 def _noise_sd(key: Array, change: str, num_envs: int, num_nodes: int, dtype) -> Array:

@@ -82,7 +82,7 @@ def superposition(
         return World(atoms, mean, -zipf * jnp.log(jnp.arange(1, num_atoms + 1, dtype=dtype)))
 
     def mix(world, codes):
-        return codes @ world.dictionary + world.mean
+        return jnp.matmul(codes, world.dictionary, precision="highest") + world.mean
 
     def sample(key, world, n):
         key_support, key_pair, key_amplitude, key_noise = jax.random.split(key, 4)

@@ -51,4 +51,5 @@ def indirect_paths(graph: Array, closure: Array) -> Array:
 
 def _compose(a: Array, b: Array) -> Array:
     # Counts up to d are exact in float32, and a float product is a GEMM on every device.
-    return (a.astype(jnp.float32) @ b.astype(jnp.float32)) > 0.5
+    a, b = a.astype(jnp.float32), b.astype(jnp.float32)
+    return jnp.matmul(a, b, precision="highest") > 0.5

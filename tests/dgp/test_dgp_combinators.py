@@ -87,6 +87,22 @@ def test_perturbed_bends_by_at_most_eta():
         draw(perturbed(_dictionary_world()), 10)
 
 
+def test_a_quadratic_perturbation_keeps_its_bound_on_its_ball_and_not_beyond():
+    # Orthogonal mixing, so the singular values of the Jacobian are those of x + eta h(x).
+    base = standardized(mixed_sources(sources.laplace(), mixings.linear(), 3))
+    world, sample = draw(with_jacobian(perturbed(base, 0.5, "quadratic"), 500), 500)
+    x = base.sample(jax.random.key(1), world.inner, 500).data.x
+    s = np.linalg.svd(sample.truth.jacobian, compute_uv=False)
+    s = s * np.asarray(world.inner.own[1]).mean()  # columns of variance 1 up to 2 %
+    inside = np.asarray(jnp.linalg.norm(x, axis=1) <= 2 * np.sqrt(3))
+    assert 0.9 < inside.mean() < 1
+    assert 0.49 <= s[inside].min() and s[inside].max() <= 1.51
+    far = jax.jacfwd(lambda z: perturbed(base, 0.5, "quadratic").mix(world, z))(
+        jnp.full(3, 20.0)
+    )
+    assert np.linalg.svd(far, compute_uv=False)[0] > 1.51
+
+
 def test_with_jacobian_equals_the_matrix_of_a_linear_mixing():
     _, sample = draw(with_jacobian(LINEAR, 7), 20)
     expected = np.broadcast_to(sample.truth.mixing, (7, 4, 3))
@@ -100,3 +116,7 @@ def test_combinators_refuse_what_they_cannot_change():
         with_jacobian(from_arrays(np.eye(4, 2, dtype=np.float32)))
     with pytest.raises(ValueError, match="num_reference >= 2"):
         standardized(LINEAR, 1)
+    for eta in (5.0, 1.0, -0.1, float("nan")):
+        with pytest.raises(ValueError, match="perturbed needs 0 <= eta < 1"):
+            perturbed(LINEAR, eta)
+    jax.vmap(lambda eta: draw(perturbed(LINEAR, eta), 2)[1].data.x)(jnp.array([0.1, 0.2]))

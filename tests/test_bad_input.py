@@ -79,7 +79,7 @@ FITS = {
     "one variable": (
         shared_mechanism(),
         THREE_ENVS._replace(x=X[:, :1]),
-        "shared_mechanism takes 2 to 20 variables, got 1",
+        "shared_mechanism needs at least 2 variables, got 1",
     ),
     "environments not declared": (
         minibatch(fastica(3), 30),

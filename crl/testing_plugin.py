@@ -6,6 +6,7 @@ one as ``module:factory`` returning a ``crl.Task``.
 """
 
 import pathlib
+import sys
 
 
 def pytest_addoption(parser):
@@ -24,5 +25,7 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     if config.getoption("--estimator"):
+        # Where the user's module lies; the command pytest leaves that folder out.
+        sys.path.insert(0, str(config.invocation_params.dir))
         # These tests stand in for the project's own.
         config.args[:] = [str(pathlib.Path(__file__).with_name("testing_cases.py"))]

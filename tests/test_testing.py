@@ -1,6 +1,7 @@
 """The conformance suite catches what it is for: planted errors that it must find."""
 
 import os
+import pathlib
 import subprocess
 import sys
 
@@ -209,16 +210,20 @@ def test_no_easy_task_is_said_with_the_reasons():
 
 
 def test_pytest_checks_an_estimator_from_outside(tmp_path):
-    """``pytest --estimator`` passes what new-estimator writes, and fails a broken one."""
+    """``pytest --estimator`` passes what new-estimator writes there, fails a broken one."""
     (tmp_path / "my_ica.py").write_text(ESTIMATOR.replace("NAME", "my_ica"))
     broken = ESTIMATOR.replace("NAME", "bad_ica").replace("Readout(z=", "Readout(z=0 * ")
     (tmp_path / "bad_ica.py").write_text(broken)
 
+    # Unlike ``python -m pytest``, the command leaves the folder out of sys.path.
+    pytest_command = pathlib.Path(sys.executable).with_name("pytest")
+    package = pathlib.Path(testing.__file__).parent
+
     def run(*arguments):
         return subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments],
+            [pytest_command, "-q", "-p", "no:cacheprovider", *arguments],
             cwd=tmp_path,
-            env=os.environ | {"PYTHONPATH": str(tmp_path)},
+            env=os.environ | {"PYTHONPATH": str(package.parent)},  # crl itself, if from there
             capture_output=True,
             text=True,
             timeout=300,

@@ -144,7 +144,8 @@ def _run(args: argparse.Namespace, argv: list[str]) -> int:
         jax.distributed.initialize()
     logging.basicConfig(format="%(message)s")
     logging.getLogger("crl.bench").setLevel(logging.INFO)
-    suite.add_to_path(os.getcwd())
+    if args.estimator or not args.suite.endswith(".json"):
+        suite.add_to_path(os.getcwd())  # else data is read, beside which code may lie
     workdir = Path(args.workdir or Path("results") / Path(args.suite).stem)
     devices = jax.local_devices()
     if args.devices and len(devices) < args.devices:
@@ -329,15 +330,20 @@ def _doctor(args: argparse.Namespace, argv: list[str]) -> int:
 
 
 def _new_estimator(args: argparse.Namespace, argv: list[str]) -> int:
+    from importlib.util import find_spec
+    from keyword import iskeyword
+
     from crl.bench.templates import TEMPLATES
 
     name = args.name
-    if not (name.isidentifier() and name.islower()):
+    if not (name.isidentifier() and name.islower()) or iskeyword(name):
         return _complain(f"expected a lowercase Python name, got {name!r}: e.g. my_ica", 2)
     files = {path.format(name=name): text for path, text in TEMPLATES.items()}
     taken = [path for path in files if Path(path).exists()]
     if taken:
         return _complain(f"{taken[0]} exists already: choose another name", 2)
+    if name in sys.modules or find_spec(name):
+        return _complain(f"{name}.py would hide the module {name!r}: e.g. my_{name}", 2)
     for path, text in files.items():
         Path(path).write_text(text.replace("NAME", name))
         print(f"wrote {path}")

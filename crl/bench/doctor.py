@@ -71,4 +71,5 @@ def self_test() -> str:
         )
     except subprocess.TimeoutExpired:
         return f"no answer in {TIMEOUT} s"
-    return "" if done.returncode == 0 else done.stderr.strip().splitlines()[-1]
+    said = done.stderr.strip().splitlines() or [f"ended with exit code {done.returncode}"]
+    return "" if done.returncode == 0 else said[-1]

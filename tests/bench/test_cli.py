@@ -2,6 +2,8 @@ import functools
 import json
 import os
 import pathlib
+import re
+import shlex
 import subprocess
 import sys
 from importlib.metadata import EntryPoint
@@ -9,7 +11,7 @@ from importlib.metadata import EntryPoint
 import jax
 import pytest
 
-from crl.bench import cli
+from crl.bench import cli, doctor
 from crl.bench.store import Store
 
 HERE = pathlib.Path(__file__).parent
@@ -56,6 +58,9 @@ def test_help_answers_at_once_and_without_jax():
         (["verify", "no_module:claim"], "no module 'no_module'"),
         (["run", SUITE, "--dask", "tcp://a:1", "--shard", "0/2"], "drop --devices"),
         (["new-estimator", "My ICA"], "expected a lowercase Python name, got 'My ICA'"),
+        (["new-estimator", "class"], "expected a lowercase Python name, got 'class'"),
+        (["new-estimator", "jax"], "jax.py would hide the module 'jax': e.g. my_jax"),
+        (["new-estimator", "tomllib"], "would hide the module 'tomllib'"),
     ],
 )
 def test_mistake_is_said_in_one_sentence(args, sentence, capsys):
@@ -181,6 +186,11 @@ def test_doctor_finds_this_machine_well(capsys):
     assert "vmap, shard_map and pmap agree" in out
 
 
+def test_self_test_that_is_killed_says_so(monkeypatch):
+    monkeypatch.setattr(doctor, "SELF_TEST", "import os; os.kill(os.getpid(), 9)")
+    assert doctor.self_test() == "ended with exit code -9"
+
+
 def test_sigterm_ends_a_run_with_the_command_that_resumes_it(tmp_path):
     code = (
         "import os, signal, sys; from crl.bench import cli, runner\n"
@@ -198,6 +208,14 @@ def test_new_estimator_never_overwrites(capsys, tmp_path):
     assert cli.main(["new-estimator", "my_ica"]) == 2
     assert "my_ica.py exists already" in capsys.readouterr().err
     assert len((tmp_path / "my_ica.py").read_text().splitlines()) < 45
+
+
+def test_commands_of_the_readme_for_a_new_estimator_find_no_error():
+    readme = (HERE.parent.parent / "README.md").read_text()
+    (command,) = re.findall(r"^crl (run .* --dry-run)", readme, re.MULTILINE)
+    assert cli.main(["new-estimator", "my_ica"]) == 0
+    assert cli.main(shlex.split(command)) == 0
+    del sys.modules["my_ica"]  # or it could not be written again
 
 
 @pytest.mark.slow

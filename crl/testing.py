@@ -55,6 +55,12 @@ def check_dgp(dgp: DGP, n: int = 64, *, exact: bool = True) -> None:
         world = dgp.init(world_key)
         return world, dgp.sample(key, world, n)
 
+    rounded = _rounded_products(jax.make_jaxpr(draw)(world_key, key).jaxpr)
+    assert not rounded, (
+        f"sample leaves the precision of {rounded} to the device, whose rounding makes "
+        'another world: jnp.matmul(..., precision="highest")'
+    )
+
     alone = jax.jit(draw)
     world, sample = alone(world_key, key)
     data, truth = sample
@@ -88,12 +94,6 @@ def check_dgp(dgp: DGP, n: int = 64, *, exact: bool = True) -> None:
             f"x is {data.x.dtype}, but {wide.dtype} under x64: pass dtype explicitly"
         )
         assert_close(data.x, wide, "x64 draws another world: pass dtype explicitly")
-
-    rounded = _rounded_products(jax.make_jaxpr(draw)(world_key, key).jaxpr)
-    assert not rounded, (
-        f"sample leaves the precision of {rounded} to the device, whose rounding makes "
-        'another world: jnp.matmul(..., precision="highest")'
-    )
 
     if dgp.mix is not None:
         z = truth.codes if truth.z is None else truth.z

@@ -11,7 +11,7 @@ import pytest
 
 from crl import testing, testing_properties
 from crl.bench.templates import ESTIMATOR
-from crl.core import Data, Estimator, Readout, need
+from crl.core import Data, Estimator, Readout, Sample, need
 
 KEY = jax.random.key(0)
 
@@ -171,6 +171,18 @@ def test_a_world_that_hands_out_its_truth_is_caught():
 
     with pytest.raises(AssertionError, match=r"'hint'.* equals a part of the truth"):
         testing.check_dgp(dgp._replace(sample=leaky))
+
+
+def test_a_world_that_an_accelerator_would_round_is_caught():
+    dgp = testing.sources_task().dgp
+
+    def rounded(key, world, n):
+        data, truth = dgp.sample(key, world, n)
+        x = jax.lax.map(lambda row: row @ jnp.eye(3), data.x)  # inside a loop's jaxpr
+        return Sample(data._replace(x=x), truth)
+
+    with pytest.raises(AssertionError, match=r"the precision of .*float32\[3\] and float32"):
+        testing.check_dgp(dgp._replace(sample=rounded))
 
 
 def test_a_world_that_depends_on_x64_is_caught():

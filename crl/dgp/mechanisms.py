@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from crl.numerics.graphs import topological_order
+from crl.numerics.linalg import dot
 
 KINDS = ("linear", "anm", "lsnm", "general")
 _HIDDEN = 8
@@ -116,21 +117,16 @@ def _per_node(m: Mechanisms) -> _Node:
 
 def _location_scale(kind: str, node: _Node, x: Array) -> tuple[Array, Array]:
     # Weights of non-parents are zero, so all of x may enter.
-    linear = _dot(node.linear, x)
+    linear = dot(node.linear, x)
     if kind == "linear":
         return linear, jnp.zeros_like(linear)
-    units = jnp.tanh(_dot(x, node.hidden) + node.bias)  # (h,)
+    units = jnp.tanh(dot(x, node.hidden) + node.bias)  # (h,)
     # A variable without causes has location 0 and scale 1: it is its noise.
     has_parents = jnp.any(node.linear != 0)
-    loc = jnp.where(has_parents, 0.6 * linear + _dot(units, node.loc), 0.0)
+    loc = jnp.where(has_parents, 0.6 * linear + dot(units, node.loc), 0.0)
     if kind == "anm":
         return loc, jnp.zeros_like(loc)
-    return loc, jnp.where(has_parents, 0.8 * jnp.tanh(_dot(units, node.scale)), 0.0)
-
-
-def _dot(a: Array, b: Array) -> Array:
-    # The default of an accelerator may round the factors, and so make another world.
-    return jnp.matmul(a, b, precision="highest")
+    return loc, jnp.where(has_parents, 0.8 * jnp.tanh(dot(units, node.scale)), 0.0)
 
 
 def _shape(kind: str, s: Array, loc: Array) -> Array:

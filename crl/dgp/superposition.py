@@ -18,7 +18,7 @@ from jax import Array
 
 from crl.check import nearest
 from crl.core import DGP, Data, Sample, Truth
-from crl.numerics.linalg import unit_rows
+from crl.numerics.linalg import dot, unit_rows
 
 AMPLITUDES: dict[str, Callable] = {
     "uniform": lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, 0.5, 1.5),
@@ -82,7 +82,7 @@ def superposition(
         return World(atoms, mean, -zipf * jnp.log(jnp.arange(1, num_atoms + 1, dtype=dtype)))
 
     def mix(world, codes):
-        return jnp.matmul(codes, world.dictionary, precision="highest") + world.mean
+        return dot(codes, world.dictionary) + world.mean
 
     def sample(key, world, n):
         key_support, key_pair, key_amplitude, key_noise = jax.random.split(key, 4)

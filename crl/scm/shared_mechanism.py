@@ -32,6 +32,7 @@ from jax import Array
 
 from crl.core import Estimator, Readout
 from crl.numerics.graphs import indirect_paths, topological_order, transitive_closure
+from crl.numerics.linalg import dot
 from crl.numerics.order_search import optimal_dag
 from crl.scm import monotone
 from crl.scm.monotone import Basis, Columns, Law
@@ -82,7 +83,8 @@ def shared_mechanism(
     num_envs: number E of environments in the data, base included; the theorem asks for 3.
     max_parents: largest number of parents of a variable. penalty: nats per row and edge.
     num_features: kernel features of the coefficient functions, at most 64; 16 takes two
-    thirds of the time of 40. num_bootstrap: replicates of the rows, reweighted, for edge_prob.
+    thirds of the time of 40. num_bootstrap: replicates of the rows, reweighted, for
+    edge_prob; they and the edges take one search each, .5 CPU s at 20 variables.
     max_steps: bound on the steps, greedy moves (one a step) and then rounds of the exact
     search; the fit stops by itself when the table has stopped to grow.
 
@@ -91,7 +93,8 @@ def shared_mechanism(
     State.edge_z); z, the noises; log_prob; counterfactual where Data.aux asks for one.
     Takes 2 variables or more. Time grows with the fits, about d (d + number of edges): on one
     CPU core 20 s at d = 30, n = 500 with 16 features, 140 s at d = 50, n = 1000 (environment
-    sizes). Memory is about 24 d^2 n bytes for n rows in all, and 12 d 2^d in the exact search.
+    sizes). Memory is about 24 d^2 n bytes for n rows in all, and 4 d 2^d bytes in the exact
+    search, 84 MB at 20 variables.
     """
     if num_envs < 2:
         raise ValueError(f"shared_mechanism needs num_envs >= 2, got {num_envs}")
@@ -194,49 +197,10 @@ def shared_mechanism(
             default=fill(lambda f, xs: jax.vmap(f)(xs), min(_ACCELERATOR_BATCH, len(wanted))),
         )
 
-    def search(table, score, graph):
-        """The best graph of the table, exact or by climbing from ``graph``."""
-        d = len(graph)
-        if d > _EXACT:
-            return climb(table, score, graph)
-        penalized = score + penalty * _num_parents(table.code)
-        node = jnp.where(table.code[:, 0] < 0, d, table.code[:, 0])
-        entry = optimal_dag(node, table.code[:, 1], penalized, d).entry
-        return _members(table.code[entry], d).T.astype(graph.dtype)
-
-    def climb(table, score, graph):
-        """Greedy moves from ``graph`` among the parent sets of the table."""
-
-        def move(carry):
-            i, graph, _ = carry
-            entry = _find(table, _around(graph))
-            moved, gain = _best_move(graph, _look_up(score, entry), penalty)
-            improves = gain > _NOISE
-            return i + 1, jnp.where(improves, moved, graph), improves
-
-        start = (0, graph, jnp.array(True))
-        return jax.lax.while_loop(lambda c: c[2] & (c[0] < max_steps), move, start)[1]
-
-    def centres(state):
-        """The graphs (c, d, d), one or two, around whose parent sets this step looks."""
-        d, table = len(state.graph), state.table
-        if d > _EXACT:
-            return state.graph[None]
-
-        def exact():
-            # The best graph of the table, and what each node would choose if there were
-            # no cycles to avoid.
-            node = table.code[:, 0] == jnp.arange(d)[:, None]
-            free = jnp.argmin(jnp.where(node, table.score, jnp.inf), 1)
-            free = _members(table.code[free], d).T.astype(state.graph.dtype)
-            return jnp.stack([search(table, table.score, state.graph), free])
-
-        return jax.lax.cond(state.climbing, lambda: jnp.stack([state.graph] * 2), exact)
-
     def step(key, state, data):
         del key  # nothing random
         columns = monotone.see(state.basis, data.x)
-        graphs = centres(state)
+        graphs = _centres(state, penalty, max_steps)
         around = jax.vmap(_around)(graphs)  # (c, d, d, 1 + w)
         wanted = around.reshape(-1, around.shape[-1])
         table = grow(state.table, wanted, state.basis, columns, data.env)
@@ -256,7 +220,7 @@ def shared_mechanism(
     def finish(key, state, data):
         table = state.table
         edge_prob, edge_z = _confidence(
-            key, table, state.graph, data.env, num_envs, num_bootstrap, penalty, search
+            key, table, state.graph, data.env, num_envs, num_bootstrap, penalty, max_steps
         )
         return state._replace(
             entry=_entries(table, state.graph),
@@ -388,7 +352,50 @@ def _best_move(graph: Array, score: Array, penalty: float) -> tuple[Array, Array
     return moved.at[i, j].add((kind == 2).astype(graph.dtype)), -jnp.min(moves)
 
 
-def _confidence(key, table, graph, env, num_envs, num_bootstrap, penalty, search):
+def _climb(table: Table, score: Array, graph: Array, penalty: float, max_moves: int) -> Array:
+    """Greedy moves from ``graph`` among the parent sets of the table."""
+
+    def move(carry):
+        i, graph, _ = carry
+        entry = _find(table, _around(graph))
+        moved, gain = _best_move(graph, _look_up(score, entry), penalty)
+        improves = gain > _NOISE
+        return i + 1, jnp.where(improves, moved, graph), improves
+
+    start = (0, graph, jnp.array(True))
+    return jax.lax.while_loop(lambda c: c[2] & (c[0] < max_moves), move, start)[1]
+
+
+def _search(table: Table, score: Array, graph: Array, penalty: float, max_moves: int) -> Array:
+    """The best graph of the table at these scores, exact or by climbing from ``graph``."""
+    d = len(graph)
+    if d > _EXACT:
+        return _climb(table, score, graph, penalty, max_moves)
+    penalized = score + penalty * _num_parents(table.code)
+    node = jnp.where(table.code[:, 0] < 0, d, table.code[:, 0])
+    entry = optimal_dag(node, table.code[:, 1], penalized, d).entry
+    return _members(table.code[entry], d).T.astype(graph.dtype)
+
+
+def _centres(state: State, penalty: float, max_moves: int) -> Array:
+    """The graphs (c, d, d), one or two, around whose parent sets a step looks."""
+    d, table = len(state.graph), state.table
+    if d > _EXACT:
+        return state.graph[None]
+
+    def exact():
+        # The best graph of the table, and what each node would choose if there were no
+        # cycles to avoid.
+        node = table.code[:, 0] == jnp.arange(d)[:, None]
+        free = jnp.argmin(jnp.where(node, table.score, jnp.inf), 1)
+        free = _members(table.code[free], d).T.astype(state.graph.dtype)
+        best = _search(table, table.score, state.graph, penalty, max_moves)
+        return jnp.stack([best, free])
+
+    return jax.lax.cond(state.climbing, lambda: jnp.stack([state.graph] * 2), exact)
+
+
+def _confidence(key, table, graph, env, num_envs, num_bootstrap, penalty, max_moves):
     """edge_prob and edge_z: the search over again, on reweighted rows and without each edge.
 
     Every fit is kept; only its rows count differently, so a replicate costs one search.
@@ -406,12 +413,13 @@ def _confidence(key, table, graph, env, num_envs, num_bootstrap, penalty, search
         j, i = tail[t], head[t]
         # Bayesian bootstrap within environments (Rubin 1981).
         weight = jax.random.exponential(jax.random.fold_in(key, t), env.shape, dtype)
-        weight = weight / jnp.matmul(member, weight @ member / jnp.sum(member, 0))
-        resampled = jnp.matmul(table.loss, weight, precision="highest") / env.shape[0]
+        weight = weight / dot(member, dot(weight, member) / jnp.sum(member, 0))
+        resampled = dot(table.loss, weight) / env.shape[0]
         resampled = jnp.where(jnp.isfinite(table.score), resampled, jnp.inf)
         forbidden = (node == i) & member_of[:, j]
         score = jnp.where(forbidden, jnp.inf, table.score)
-        found = search(table, jnp.where(is_edge, score, resampled), graph)
+        score = jnp.where(is_edge, score, resampled)
+        found = _search(table, score, graph, penalty, max_moves)
         excess = jnp.sum(table.loss[_entries(table, found)], 0) - best_loss
         edges = jnp.sum(found) - num_edges
         error = jnp.std(excess) / env.shape[0] ** 0.5

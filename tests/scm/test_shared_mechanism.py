@@ -5,7 +5,7 @@ import pytest
 
 from crl.core import Data, Sample, split
 from crl.dgp.scm import multi_environment_scm
-from crl.metrics.graphs import order_divergence, shd
+from crl.metrics.graphs import order_divergence, shd, skeleton_shd
 from crl.metrics.interventions import counterfactual_rmse
 from crl.scm import shared_mechanism as module
 from crl.scm.shared_mechanism import shared_mechanism
@@ -52,6 +52,79 @@ def test_three_variables_are_ordered_by_two_auxiliary_environments(fitted):
         # Where an orientation is decided, the replicates agree with the graph.
         sure = np.array(done.state.edge_z) > 4
         assert (prob[sure] > 0.8).all()
+
+
+def test_absent_edges_are_left_out():
+    # The worlds above are complete graphs; in these half of the pairs are joined.
+    wrong, absent = 0, 0
+    for train, test in _worlds(4, edges_per_node=0.5):
+        _, out = _fit(SMALL, train, test)
+        wrong += int(skeleton_shd(out, test.truth))
+        absent += 3 - int(test.truth.graph.sum())
+    assert absent >= 4 and wrong <= 1
+
+
+ENV = np.repeat(np.arange(3, dtype=np.int32), 500)
+DIM = 3  # of the tables below
+
+
+def _table(gains):
+    """All local fits of three variables, made up: ``gains`` {(node, parents): rows of the
+    loss below 1 nat}; what is not named gains nothing. Parents are a bitmask."""
+    sets = [(i, p) for i in range(DIM) for p in range(2**DIM) if not p >> i & 1]
+    loss = np.stack([1 - np.broadcast_to(gains.get(s, 0.0), ENV.shape) for s in sets])
+    code = jnp.array(sets, jnp.int32)
+    loss = jnp.asarray(loss, jnp.float32)
+    return module.Table(code, jnp.mean(loss, 1), loss, None, jnp.int32(len(sets)))
+
+
+def _climb(table, penalty=0.004):
+    """The graph at which greedy moves over a full table end, and exact search after it."""
+    empty = jnp.zeros((DIM, DIM), jnp.int32)
+    graph = module._climb(table, table.score, empty, penalty, 10)
+    blank = [jnp.zeros(DIM, jnp.int32)] * 2 + [jnp.zeros((DIM, DIM))] * 2
+    state = module.State(None, table, graph, jnp.array(False), *blank)
+    return graph.tolist(), module._centres(state, penalty, 10)[0].tolist()
+
+
+def test_an_edge_must_gain_more_than_the_penalty_in_climbing_and_in_exact_search():
+    one = {(1, 0b001): 0.005, (1, 0b101): 0.005, (2, 0b010): 0.003, (2, 0b011): 0.003}
+    climbed, exact = _climb(_table(one))
+    assert climbed == exact == [[0, 1, 0], [0, 0, 0], [0, 0, 0]]
+    # Not even a loss that falls a little with every parent adds edges.
+    few = {(i, p): 0.003 * p.bit_count() for i in range(3) for p in range(8)}
+    climbed, exact = _climb(_table(few))
+    assert climbed == exact == np.zeros((3, 3)).tolist()
+
+
+def test_exact_search_finds_the_graph_that_greedy_moves_miss():
+    # An exclusive or: neither cause says anything about the effect without the other.
+    climbed, exact = _climb(_table({(2, 0b011): 0.5}))
+    assert climbed == np.zeros((3, 3)).tolist()
+    assert exact == [[0, 0, 1], [0, 0, 1], [0, 0, 0]]
+
+
+def test_confidence_of_a_weak_edge_is_that_of_its_gain_under_the_bayesian_bootstrap():
+    # 0 -> 1 gains .1 nats in each row; 1 -> 2 gains .0055 on average with deviation .1,
+    # which is .0015 above the penalty with standard error .1 / sqrt(1500) = .0026.
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=(3, 500))
+    noise = (noise - noise.mean(1, keepdims=True)) / noise.std(1, keepdims=True)
+    weak = 0.0055 + 0.1 * noise.ravel()
+    table = _table({(1, 1): 0.1, (1, 5): 0.1, (2, 2): weak, (2, 3): weak})
+    graph = jnp.array([[0, 1, 0], [0, 0, 1], [0, 0, 0]], jnp.int32)
+    prob, z = jax.jit(module._confidence, static_argnums=(4, 5, 6, 7))(
+        jax.random.key(0), table, graph, jnp.asarray(ENV), 3, 400, 0.004, 10
+    )
+    weight = rng.exponential(size=(4000, 3, 500))
+    weight = (weight / weight.mean(2, keepdims=True)).reshape(4000, -1)
+    expected = np.mean(weight @ weak / 1500 > 0.004)
+    assert 0.6 < expected < 0.8
+    # 400 replicates against 4000: four standard errors of a share are .1.
+    assert abs(float(prob[1, 2]) - expected) < 0.1
+    assert float(prob[0, 1]) == 1 and float(prob.sum() - prob[0, 1] - prob[1, 2]) == 0
+    np.testing.assert_allclose(float(z[1, 2]), 0.0015 / (0.1 / 1500**0.5), rtol=0.01)
+    assert float(z[0, 1]) > 100
 
 
 def test_a_wrong_orientation_is_flagged_as_undecided(fitted):
@@ -171,14 +244,18 @@ def test_graphs_of_thirty_variables_are_recovered_from_500_rows():
 
 
 @pytest.mark.slow
-def test_graphs_of_three_and_ten_variables_are_recovered_from_1000_rows():
-    for num_nodes, num_worlds, most in [(3, 10, 1), (10, 8, 4)]:
-        estimator = shared_mechanism()
-        wrong = [
-            int(shd(_fit(estimator, train, test)[1], test.truth))
-            for train, test in _worlds(num_worlds, num_nodes, 1000)
-        ]
-        assert sum(wrong) <= most, wrong  # mean SHD at most .1 and .5
+@pytest.mark.parametrize(
+    ("num_nodes", "edges_per_node", "num_worlds", "most"),
+    # Mean SHD at most .1, .1 and .5; three variables with 1 a node are always all joined.
+    [(3, 1.0, 10, 1), (3, 0.5, 10, 1), (10, 1.0, 8, 4)],
+)
+def test_graphs_are_recovered_from_1000_rows(num_nodes, edges_per_node, num_worlds, most):
+    estimator = shared_mechanism()
+    wrong = [
+        int(shd(_fit(estimator, train, test)[1], test.truth))
+        for train, test in _worlds(num_worlds, num_nodes, 1000, edges_per_node=edges_per_node)
+    ]
+    assert sum(wrong) <= most, wrong
 
 
 @pytest.mark.slow
@@ -192,13 +269,15 @@ def test_graphs_of_twenty_variables_are_recovered_from_2000_rows():
 
 
 @pytest.mark.slow
-def test_counterfactuals_of_10000_rows_are_exact_to_a_tenth_of_a_standard_deviation():
+def test_counterfactuals_of_10000_rows_err_by_a_tenth_of_a_sd_over_all_columns():
     estimator = shared_mechanism()
     for train, test in _worlds(4, 3, 10_000, 1000):
         _, out = _fit(estimator, train, test)
         assert int(shd(out, test.truth)) == 0
-        # .03 to .07 recorded over all columns.
-        assert float(counterfactual_rmse(out, test.truth)["all"]) < 0.1
+        error = counterfactual_rmse(out, test.truth)
+        # Over all columns, most of which a query leaves as they were; of the columns
+        # affected alone .05 to .12 recorded in three worlds.
+        assert error["all"] < 0.1
 
 
 @pytest.mark.slow

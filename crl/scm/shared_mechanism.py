@@ -93,8 +93,8 @@ def shared_mechanism(
     State.edge_z); z, the noises; log_prob; counterfactual where Data.aux asks for one.
     Takes 2 variables or more. Time grows with the fits, about d (d + number of edges): on one
     CPU core 20 s at d = 30, n = 500 with 16 features, 140 s at d = 50, n = 1000 (environment
-    sizes). Memory is about 24 d^2 n bytes for n rows in all, and 4 d 2^d bytes in the exact
-    search, 84 MB at 20 variables.
+    sizes). Memory is about 24 d^2 n bytes for n rows in all, and 4.5 d 2^d bytes in the
+    exact search, 95 MB at 20 variables.
     """
     if num_envs < 2:
         raise ValueError(f"shared_mechanism needs num_envs >= 2, got {num_envs}")

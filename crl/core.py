@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 
 PyTree = Any
@@ -146,9 +147,10 @@ class MissingClaim(ValueError):
 
 
 def need(record: Readout | Truth, field: str, who: str) -> Array:
-    """``record.field``, or a MissingClaim that says who asked for it.
+    """``record.field`` as a jax array, or a MissingClaim that says who asked for it.
 
-    Metrics start with it; inside jit it costs nothing, since None is static.
+    Metrics start with it; inside jit it costs nothing, since None is static. Readouts of
+    other libraries hold numpy arrays, which take the default precision here.
     """
     value = getattr(record, field)
     if value is None:
@@ -156,7 +158,7 @@ def need(record: Readout | Truth, field: str, who: str) -> Array:
         if isinstance(record, Readout):
             why = "the estimator does not claim it"
         raise MissingClaim(f"metric {who} needs {side}.{field}, which is None: {why}")
-    return value
+    return jnp.asarray(value)
 
 
 def split(sample: Sample, n: int, num_train: int) -> tuple[Sample, Sample]:

@@ -1,8 +1,9 @@
 """The conformance suite: what every estimator, DGP, metric and claim must keep.
 
-``check_estimator``, ``check_dgp``, ``check_metric`` and ``check_claim`` raise an
-AssertionError that names the broken property. Ours are listed at the end of this file,
-one line each; code from outside is checked by calling these functions, or by
+``check_estimator``, ``check_dgp``, ``check_metric``, ``check_stability`` and
+``check_claim`` raise an AssertionError that names the broken property. Ours are listed at
+the end of this file, one line each; code from outside is checked by calling these
+functions, or by
 ``pytest --estimator 'my_lab.tcl:tcl(num_latents=3)'``.
 """
 
@@ -141,6 +142,48 @@ def check_metric(
     two = jax.tree.map(lambda a, b: jnp.stack([a, b]), perfect, guess)
     batch = jax.jit(jax.vmap(metric, in_axes=(0, None)))(two, truth)
     assert_close(jnp.stack([scalar(value), worse]), first(batch), "vmap over readouts differs")
+
+
+def check_stability(
+    metric: Callable, needs: tuple[str, ...], best: float, seed: int = 0
+) -> None:
+    """Raise an AssertionError naming the first property that the stability metric breaks.
+
+    needs: the fields of the stacked readouts that it reads. best: its value (or that of
+    its first entry) for fits that agree. It must be pure, jit- and vmappable, say what is
+    missing, get worse for unrelated fits, and not depend on the order of the fits.
+    """
+    truth = _example_truth(jax.random.key(seed), 256)
+    perfect = perfect_claims(truth)
+    data = Data(truth.x, None, {})
+    keys = jax.random.split(jax.random.key(seed + 1), 3)
+    fits = [random_claims(key, perfect, data) for key in keys]
+
+    def stack(trees):
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+    agreeing, unrelated = stack([fits[0]] * 3), stack(fits)
+    jitted = jax.jit(metric)
+    value = jitted(agreeing)
+    shapes = [v.shape for v in jax.tree.leaves(value)]
+    assert set(shapes) == {()}, f"expected a scalar or a dict of scalars, got {shapes}"
+    np.testing.assert_allclose(scalar(value), best, atol=2e-3, err_msg="fits that agree")
+    other = jitted(unrelated)
+    worse = scalar(other)
+    assert abs(worse - best) > 0.05, f"unrelated fits score {worse}, equal ones {best}"
+    # Every fit takes the first place once: a metric may compare all with it by mistake.
+    for order in ([1, 2, 0], [2, 1, 0]):
+        moved = jax.tree.map(lambda a: a[jnp.array(order)], unrelated)  # noqa: B023
+        assert_close(other, jitted(moved), f"the fits in order {order} score another value")
+    for field in needs:
+        try:
+            metric(unrelated._replace(**{field: None}))
+        except MissingClaim as error:
+            assert field in str(error), f"the error must name readout.{field}: {error}"
+        else:
+            raise AssertionError(f"no MissingClaim although readout.{field} is None")
+    batch = jax.jit(jax.vmap(metric))(stack([agreeing, unrelated]))
+    assert_close(jnp.stack([scalar(value), worse]), first(batch), "vmap over worlds differs")
 
 
 def check_claim(claim, key: Array) -> None:
@@ -302,6 +345,13 @@ METRICS: dict[str, tuple[Callable, tuple[str, ...], float]] = {
     "dead_fraction": (dictionaries.dead_fraction, ("codes",), None),
     "coherence": (dictionaries.coherence, ("dictionary",), None),
     "decoder_isometry": (geometry.decoder_isometry, ("jacobian",), 0.0),
+}
+
+# name: (stability metric, the readout's fields that it needs, its value for equal fits)
+STABILITY: dict[str, tuple[Callable, tuple[str, ...], float]] = {
+    "pairwise_mcc": (latents.pairwise_mcc, ("z",), 1.0),
+    "pairwise_rigid": (latents.pairwise_rigid, ("z",), 0.0),
+    "pw_mcc": (dictionaries.pw_mcc, ("dictionary",), 1.0),
 }
 
 # name: (estimator, its easiest task)

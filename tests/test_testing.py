@@ -12,6 +12,7 @@ import pytest
 from crl import testing, testing_properties
 from crl.bench.templates import ESTIMATOR
 from crl.core import Data, Estimator, Readout, Sample, need
+from crl.metrics.latents import mean_correlation
 
 KEY = jax.random.key(0)
 
@@ -213,6 +214,26 @@ def test_a_world_that_depends_on_x64_is_caught():
 def test_a_broken_metric_is_caught(metric, sentence):
     with pytest.raises(AssertionError, match=sentence):
         testing.check_metric(metric, ("z",), 1.0)
+
+
+def to_the_first(readouts):
+    """Compares all fits with the first, not all pairs."""
+    z = need(readouts, "z", "to_the_first")
+    return jnp.mean(jax.vmap(lambda other: mean_correlation(z[0], other))(z))
+
+
+@pytest.mark.parametrize(
+    "metric, sentence",
+    [
+        (to_the_first, "the fits in order"),
+        (lambda readouts: jnp.ones(()), "unrelated fits score"),
+        (lambda readouts: jnp.std(readouts.z), "fits that agree"),
+    ],
+    ids=["depends on order", "blind", "not best when equal"],
+)
+def test_a_broken_stability_metric_is_caught(metric, sentence):
+    with pytest.raises(AssertionError, match=sentence):
+        testing.check_stability(metric, ("z",), 1.0)
 
 
 def test_no_easy_task_is_said_with_the_reasons():

@@ -34,10 +34,6 @@ def minibatch_dictionary(
             warnings.simplefilter("ignore")  # lasso_cd stops at its iteration limit
             codes = model.fit(np.asarray(train.x)).transform(np.asarray(test.x))
         atoms = model.components_
-        return Readout(
-            x=(codes @ atoms).astype(np.float32),
-            dictionary=atoms.astype(np.float32),
-            codes=codes.astype(np.float32),
-        )
+        return Readout(x=codes @ atoms, dictionary=atoms, codes=codes)
 
     return run

@@ -12,10 +12,17 @@ import jax.numpy as jnp
 from jax import Array
 
 from crl.core import Readout, Truth, need
+from crl.numerics.linalg import dot
 
 
 def singular_values(jacobian: Array) -> Array:
-    """(m, p, d) -> (m, d), decreasing."""
+    """(m, p, d) -> (m, d), decreasing. Raises ValueError where p < d."""
+    m, p, d = jacobian.shape
+    if p < d:
+        raise ValueError(
+            f"expected a Jacobian (m, p, d) with p >= d, got ({m}, {p}, {d}): a map into "
+            "fewer dimensions is nowhere near an isometry, so leave this metric out"
+        )
     return jnp.linalg.svd(jacobian, compute_uv=False)
 
 
@@ -43,13 +50,22 @@ def bilipschitz_excess(jacobian: Array) -> Array:
 def rigidity_ratio(jacobian: Array) -> Array:
     """(E ||J - R||^2)^(1/2) / Theta_2 (forward), R the isometry nearest to E J; at least 1.
 
-    Friesecke-James-Mueller rigidity bounds it by a constant of the domain. NaN for an exact
-    local isometry, where it is 0 / 0.
+    jacobian: (m, d, d). Friesecke-James-Mueller rigidity bounds it by a constant of the
+    domain, for maps that keep orientation. There is no such bound into p > d dimensions: a
+    sheet bends without strain, so that raises ValueError. NaN for a local isometry to
+    rounding, where it is 0 / 0.
     """
-    u, _, vt = jnp.linalg.svd(jnp.mean(jacobian, 0), full_matrices=False)
-    rigid = jnp.matmul(u, vt, precision="highest")
-    distance = jnp.sqrt(jnp.mean(jnp.sum((jacobian - rigid) ** 2, (1, 2))))
-    return distance / theta(jacobian)["forward"]
+    m, p, d = jacobian.shape
+    if p != d:
+        raise ValueError(
+            f"expected a Jacobian (m, d, d), got ({m}, {p}, {d}): into more dimensions a map "
+            "bends without strain and no constant bounds the ratio, so use theta"
+        )
+    u, _, vt = jnp.linalg.svd(jnp.mean(jacobian, 0))
+    distance = jnp.sqrt(jnp.mean(jnp.sum((jacobian - dot(u, vt)) ** 2, (1, 2))))
+    strain = theta(jacobian)["forward"]
+    is_isometry = strain <= 4 * d * jnp.finfo(jacobian.dtype).eps  # rounding of the SVD
+    return distance / jnp.where(is_isometry, jnp.nan, strain)
 
 
 def scaled_distortion(jacobian: Array) -> Array:

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from crl.core import Readout, Truth, need
+from crl.numerics.linalg import column_norms
 
 
 def counterfactual_rmse(readout: Readout, truth: Truth) -> dict[str, Array]:
@@ -17,9 +18,8 @@ def counterfactual_rmse(readout: Readout, truth: Truth) -> dict[str, Array]:
     estimate = need(readout, "counterfactual", "counterfactual_rmse")
     answer = need(truth, "counterfactual", "counterfactual_rmse")
     affected = need(truth, "affected", "counterfactual_rmse")
-    sd = jnp.std(answer, 0)
-    # Rounding leaves a constant column a deviation of about eps times its level.
-    is_constant = sd <= 4 * jnp.finfo(answer.dtype).eps * jnp.max(jnp.abs(answer), 0)
+    norm, is_constant = column_norms(answer)
+    sd = norm / answer.shape[0] ** 0.5
     error = (estimate - answer) / jnp.where(is_constant, jnp.nan, sd)
     count = jnp.sum(affected)
     mean = jnp.sum(jnp.where(affected, error**2, 0)) / jnp.maximum(count, 1)

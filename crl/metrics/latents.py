@@ -16,7 +16,7 @@ from jax.scipy.stats import rankdata
 
 from crl.core import Readout, Truth, need
 from crl.numerics.assignment import assign
-from crl.numerics.linalg import dot
+from crl.numerics.linalg import column_norms, dot
 
 GROUPS = ("signed_permutation", "scaled_permutation", "componentwise", "rigid", "affine")
 
@@ -25,14 +25,10 @@ def _centred(a: Array) -> Array:
     return a - jnp.mean(a, 0)
 
 
-def _norms(a: Array) -> tuple[Array, Array]:
-    """Norms of centred columns, and which of them are constant to rounding."""
-    scale = jnp.max(jnp.abs(a), 0)
-    a = _centred(a)
-    norms = jnp.linalg.norm(a, axis=0)
-    # Rounding alone leaves a constant column an rms of about eps times its level.
-    rms = norms / jnp.sqrt(jnp.asarray(a.shape[0], a.dtype))
-    return norms, rms <= 4 * jnp.finfo(a.dtype).eps * scale
+def _unit_columns(a: Array) -> Array:
+    """Columns centred and of norm 1; 0 where they are constant to rounding."""
+    norm, is_constant = column_norms(a)
+    return jnp.where(is_constant, 0, _centred(a) / jnp.where(is_constant, 1, norm))
 
 
 def correlations(z_est: Array, z: Array, rank: bool = False) -> Array:
@@ -43,12 +39,8 @@ def correlations(z_est: Array, z: Array, rank: bool = False) -> Array:
     """
     if rank:
         z_est, z = (rankdata(a, axis=0).astype(a.dtype) for a in (z_est, z))
-    norm_est, is_dead = _norms(z_est)
-    norm, is_constant = _norms(z)
-    unit_est = _centred(z_est) / jnp.where(is_dead, 1, norm_est)
-    unit = _centred(z) / jnp.where(is_constant, jnp.nan, norm)
-    corr = jnp.where(is_dead[:, None], 0 * unit[0], dot(unit_est.T, unit))
-    return jnp.clip(corr, -1, 1)
+    corr = dot(_unit_columns(z_est).T, _unit_columns(z))
+    return jnp.where(column_norms(z)[1], jnp.nan, jnp.clip(corr, -1, 1))
 
 
 def _best(score: Array) -> tuple[Array, Array]:
@@ -62,8 +54,12 @@ def mean_correlation(z_est: Array, z: Array, rank: bool = False) -> Array:
     z_est: (n, k), z: (n, d). The absolute correlations of matched pairs under the best
     one-to-one assignment, averaged over the d true latents.
     """
-    corr = jnp.abs(correlations(z_est, z, rank))
-    return jnp.sum(corr[_best(corr)]) / z.shape[1] + 0 * jnp.sum(corr)
+    return _matched(jnp.abs(correlations(z_est, z, rank)))
+
+
+def _matched(corr: Array) -> Array:
+    """The mean of corr (k, d) over columns after the best assignment; NaN if it holds any."""
+    return jnp.sum(corr[_best(corr)]) / corr.shape[1] + 0 * jnp.sum(corr)
 
 
 def mcc(readout: Readout, truth: Truth) -> Array:
@@ -87,22 +83,21 @@ def mcc_spearman(readout: Readout, truth: Truth) -> Array:
 
 
 def mcc_held_out(readout: Readout, truth: Truth) -> Array:
-    """MCC with assignment and signs from the first half of the rows, value from the second.
+    """MCC with assignment and signs from the even rows, value from the odd ones.
 
     In [-1, 1] and without the bias of a matching chosen in sample: noise scores 0 on
-    average.
+    average. Rows come grouped by environment, so halves would be of different laws.
     """
     z_est, z = need(readout, "z", "mcc_held_out"), need(truth, "z", "mcc_held_out")
-    half = z.shape[0] // 2
-    chosen = correlations(z_est[:half], z[:half])
-    corr = correlations(z_est[half:], z[half:]) * jnp.sign(chosen)
+    chosen = correlations(z_est[::2], z[::2])
+    corr = correlations(z_est[1::2], z[1::2]) * jnp.sign(chosen)
     return jnp.sum(corr[_best(jnp.abs(chosen))]) / z.shape[1] + 0 * jnp.sum(corr)
 
 
 def num_dead(readout: Readout, truth: Truth) -> Array:
     """How many estimated latents are constant to rounding; MCC counts them as 0."""
     del truth
-    return jnp.sum(_norms(need(readout, "z", "num_dead"))[1])
+    return jnp.sum(column_norms(need(readout, "z", "num_dead"))[1])
 
 
 def _affine(source: Array, target: Array) -> tuple[Array, Array]:
@@ -119,31 +114,33 @@ def _affine(source: Array, target: Array) -> tuple[Array, Array]:
 def linear_r2(source: Array, target: Array) -> Array:
     """R^2 of the affine prediction of ``target`` (n, d) from ``source`` (n, k), <= 1.
 
-    Fitted by least squares on the first half of the rows and judged on the second; the
-    uniform mean over columns of 1 - residual / variance. Noise scores about -k / n.
+    Fitted by least squares on the even rows and judged on the odd ones, so that both see
+    the same environments: rows come grouped by them. The uniform mean over columns of
+    1 - residual / variance. Noise scores about -(k + 2) / (n / 2 - k - 2) for n / 2 > k + 2.
     NaN where a column of target is constant.
     """
-    half = source.shape[0] // 2
-    a, b = _affine(source[:half], target[:half])
-    target = target[half:]
-    residual = jnp.sum((target - dot(source[half:], a) - b) ** 2, 0)
-    norm, is_constant = _norms(target)
-    return jnp.mean(1 - residual / jnp.where(is_constant, jnp.nan, norm) ** 2)
+    r2, is_constant = _held_out_r2(source, target)
+    return jnp.mean(jnp.where(is_constant, jnp.nan, r2))
+
+
+def _held_out_r2(source: Array, target: Array) -> tuple[Array, Array]:
+    """R^2 of each column (d,), and which columns are constant and have none."""
+    a, b = _affine(source[::2], target[::2])
+    residual = jnp.sum((target[1::2] - dot(source[1::2], a) - b) ** 2, 0)
+    norm, is_constant = column_norms(target[1::2])
+    return 1 - residual / jnp.where(is_constant, 1, norm) ** 2, is_constant
 
 
 def affine_r2(readout: Readout, truth: Truth) -> dict[str, Array]:
-    """Recovery up to an affine map, held out, in both directions.
+    """Recovery up to an affine map, held out as in ``linear_r2``, in both directions.
 
     ``recovered``: the truth predicted from the estimate, 1 also where the estimate holds
     the truth twice, or more than the truth. ``explained``: the live estimates predicted
     from the truth, which such an estimate fails; dead ones count as 0.
     """
     z_est, z = need(readout, "z", "affine_r2"), need(truth, "z", "affine_r2")
-    half = z.shape[0] // 2
-    a, b = _affine(z[:half], z_est[:half])
-    norm, is_dead = _norms(z_est[half:])
-    residual = jnp.sum((z_est[half:] - dot(z[half:], a) - b) ** 2, 0)
-    explained = jnp.where(is_dead, 0 * norm, 1 - residual / jnp.where(is_dead, 1, norm) ** 2)
+    r2, is_dead = _held_out_r2(z, z_est)
+    explained = jnp.where(jnp.any(column_norms(z)[1]), jnp.nan, jnp.where(is_dead, 0, r2))
     return {"recovered": linear_r2(z_est, z), "explained": jnp.mean(explained)}
 
 
@@ -182,6 +179,7 @@ def align(group: str, z_est: Array, z: Array) -> tuple[Array, Array]:
 
     z_est: (n, k), z: (n, d). Returns aligned (n, d), and the residual
     ||aligned - z|| / ||z - mean z|| (Frobenius): 0 is perfect, 1 no better than the mean.
+    NaN where a column of z is constant, and for estimates that hold NaN.
     All groups contain the translations. Each least-squares best in its group:
 
     signed_permutation  each latent is one estimate or its negative
@@ -189,13 +187,20 @@ def align(group: str, z_est: Array, z: Array) -> tuple[Array, Array]:
     componentwise       each latent is a function of one estimate: continuous, piecewise
                         linear between 32 quantiles, so that affine maps are exact and the
                         residual of smooth ones vanishes with the square of their number
-    rigid               z = Q z_est + b, Q with orthonormal rows or columns (Procrustes)
+    rigid               z = Q z_est + b, Q orthogonal (Procrustes). The smaller of the two
+                        is padded with zeros: estimates beyond the d-th should be 0, and
+                        the residual counts what remains in them, so it may exceed 1
     affine              z = A z_est + b
     """
     if group not in GROUPS:
         raise ValueError(f"align knows the groups {', '.join(GROUPS)}, got {group!r}")
-    aligned = _ALIGN[group](_centred(z_est), _centred(z)) + jnp.mean(z, 0)
-    return aligned, jnp.linalg.norm(aligned - z) / jnp.linalg.norm(_centred(z))
+    a, target, d = _centred(z_est), _centred(z), z.shape[1]
+    if group == "rigid":
+        target = jnp.pad(target, ((0, 0), (0, max(0, a.shape[1] - d))))
+    aligned = _ALIGN[group](a, target)
+    residual = jnp.linalg.norm(aligned - target) / jnp.linalg.norm(target)
+    is_undefined = jnp.any(column_norms(z)[1]) | jnp.any(jnp.isnan(a))
+    return aligned[:, :d] + jnp.mean(z, 0), jnp.where(is_undefined, jnp.nan, residual)
 
 
 def _align_signed(a, z):
@@ -261,25 +266,38 @@ def procrustes(readout: Readout, truth: Truth) -> Array:
 def pairwise_mcc(readouts: Readout) -> Array:
     """Stability: the mean MCC over all pairs of fits on one world, in [0, 1].
 
-    readouts.z: (fits, n, k). NaN for a single fit.
+    readouts.z: (fits, n, k). A latent that is dead in either fit counts as 0. NaN for a
+    single fit.
     """
-    z = need(readouts, "z", "pairwise_mcc")
-    return over_pairs(mean_correlation, z)
+
+    def value(a, b):
+        return _matched(jnp.abs(jnp.clip(dot(_unit_columns(a).T, _unit_columns(b)), -1, 1)))
+
+    return over_pairs(value, need(readouts, "z", "pairwise_mcc"))
 
 
 def pairwise_rigid(readouts: Readout) -> Array:
-    """Instability: the mean residual of rigid alignment over all pairs of fits.
+    """Instability: the mean distance of two fits after rigid alignment, over all pairs.
 
-    readouts.z: (fits, n, k). The first fit of a pair is aligned to the second. NaN for a
-    single fit.
+    readouts.z: (fits, n, k). Of centred fits A and B it is min ||A Q - B|| over orthogonal
+    Q in units of the root mean square of ||A|| and ||B||: the residual of ``align`` where
+    those are equal, and the same in both orders. In [0, sqrt 2]; sqrt 2 where one of the
+    two is collapsed. NaN where both are, and for a single fit.
     """
-    z = need(readouts, "z", "pairwise_rigid")
-    return over_pairs(lambda a, b: align("rigid", a, b)[1], z)
+
+    def value(a, b):
+        a_is_constant, b_is_constant = column_norms(a)[1], column_norms(b)[1]
+        a, b = _centred(a), _centred(b)
+        size = jnp.sqrt((jnp.sum(a**2) + jnp.sum(b**2)) / 2)
+        is_collapsed = jnp.all(a_is_constant & b_is_constant)
+        distance = jnp.linalg.norm(_align_rigid(a, b) - b)
+        return jnp.where(is_collapsed, jnp.nan, distance / size)
+
+    return over_pairs(value, need(readouts, "z", "pairwise_rigid"))
 
 
 def over_pairs(value: Callable, z: Array) -> Array:
     """The mean of value(z[i], z[j]) over all i < j; NaN when there is only one."""
-    z = jnp.asarray(z)  # traced indices need it
     pairs = jnp.asarray(list(itertools.combinations(range(z.shape[0]), 2)), jnp.int32)
     if not pairs.size:
         return jnp.full((), jnp.nan, z.dtype)

@@ -1,4 +1,4 @@
-"""Products in full precision, rows of unit length."""
+"""Products in full precision, rows of unit length, norms of columns."""
 
 import jax.numpy as jnp
 from jax import Array
@@ -17,3 +17,12 @@ def unit_rows(a: Array) -> Array:
     """a (m, p) with rows scaled to norm 1; a zero row stays zero."""
     norm = jnp.linalg.norm(a, axis=1, keepdims=True)
     return a / jnp.where(norm > 0, norm, 1)
+
+
+def column_norms(a: Array) -> tuple[Array, Array]:
+    """Norms (d,) of the centred columns of a (n, d), and which are constant to rounding."""
+    scale = jnp.max(jnp.abs(a), 0)
+    norms = jnp.linalg.norm(a - jnp.mean(a, 0), axis=0)
+    # Rounding alone leaves a constant column an rms of about eps times its level.
+    rms = norms / a.shape[0] ** 0.5
+    return norms, rms <= 4 * jnp.finfo(norms.dtype).eps * scale

@@ -25,13 +25,26 @@ def test_theta_is_the_distance_to_the_nearest_isometry():
         assert got["both"] == pytest.approx(sum(expected) ** (1 / order), rel=1e-5)
 
 
-def test_rigidity_ratio_and_bilipschitz_excess_by_brute_force():
-    rigid = scipy.linalg.polar(J.mean(0))[0]
-    numerator = np.sqrt(np.mean([np.linalg.norm(j - rigid) ** 2 for j in J]))
-    denominator = geometry.theta(jnp.asarray(J))["forward"]
-    assert geometry.rigidity_ratio(jnp.asarray(J)) == pytest.approx(
-        float(numerator / denominator), rel=1e-5
-    )
+def test_rigidity_ratio_by_brute_force_and_undefined_for_isometries():
+    square = J[:, :3]
+    polar = [scipy.linalg.polar(j)[0] for j in square]
+    rigid = scipy.linalg.polar(square.mean(0))[0]
+    expected = np.linalg.norm(square - rigid) / np.linalg.norm(square - np.stack(polar))
+    assert geometry.rigidity_ratio(jnp.asarray(square)) == pytest.approx(expected, rel=1e-5)
+    same = np.broadcast_to(rigid, square.shape)
+    assert np.isnan(geometry.rigidity_ratio(jnp.asarray(same)))
+
+
+def test_maps_to_which_a_measure_does_not_apply_are_refused():
+    """A curved sheet bends without strain; fewer observations than latents fold."""
+    with pytest.raises(ValueError, match=r"expected a Jacobian \(m, d, d\), got \(40, 6, 3\)"):
+        geometry.rigidity_ratio(jnp.asarray(J))
+    wide = Truth(jacobian=jnp.asarray(J[:, :2]))
+    with pytest.raises(ValueError, match=r"with p >= d, got \(40, 2, 3\)"):
+        geometry.mixing_isometry(Readout(), wide)
+
+
+def test_bilipschitz_excess_by_brute_force():
     s = np.linalg.svd(J, compute_uv=False)
     expected = max(s.max() - 1, 1 / s.min() - 1)
     assert geometry.bilipschitz_excess(jnp.asarray(J)) == pytest.approx(expected, rel=1e-4)

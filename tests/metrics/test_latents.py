@@ -35,9 +35,8 @@ def test_mcc_equals_scipy():
 
 
 def test_mcc_held_out_equals_scipy_and_noise_scores_zero_on_average():
-    half = N // 2
-    chosen = np.corrcoef(EST[:half].T, Z[:half].T)[:4, 4:]
-    corr = np.corrcoef(EST[half:].T, Z[half:].T)[:4, 4:] * np.sign(chosen)
+    chosen = np.corrcoef(EST[::2].T, Z[::2].T)[:4, 4:]
+    corr = np.corrcoef(EST[1::2].T, Z[1::2].T)[:4, 4:] * np.sign(chosen)
     expected = corr[optimize.linear_sum_assignment(-np.abs(chosen))].mean()
     assert latents.mcc_held_out(*both(EST)) == pytest.approx(expected, abs=1e-5)
 
@@ -63,18 +62,20 @@ def test_undefined_is_nan():
     flat = np.c_[Z[:, :2], np.ones(N)]
     for metric in (latents.mcc, latents.mcc_spearman, latents.mcc_held_out):
         assert np.isnan(metric(*both(Z, flat)))
-    assert np.isnan(latents.affine_r2(*both(Z, flat))["recovered"])
+    for value in latents.affine_r2(*both(Z, flat)).values():
+        assert np.isnan(value)
+    tenth = np.c_[Z[:, :2], np.full(N, 0.1)]  # its mean is off by rounding
+    for group in latents.GROUPS:
+        assert np.isnan(latents.align(group, *(v.z for v in both(Z, tenth)))[1]), group
     broken = Z.copy()
     broken[3, 1] = np.nan
-    for metric in (latents.mcc, latents.mcc_held_out):
+    for metric in (latents.mcc, latents.mcc_held_out, latents.procrustes):
         assert np.isnan(metric(*both(broken)))
 
 
 def test_affine_r2_equals_sklearn_and_sees_both_directions():
-    half = N // 2
-
     def sklearn_r2(a, b):
-        return LinearRegression().fit(a[:half], b[:half]).score(a[half:], b[half:])
+        return LinearRegression().fit(a[::2], b[::2]).score(a[1::2], b[1::2])
 
     got = latents.affine_r2(*both(EST))
     assert got["recovered"] == pytest.approx(sklearn_r2(EST, Z), abs=1e-4)
@@ -83,6 +84,30 @@ def test_affine_r2_equals_sklearn_and_sees_both_directions():
     got = latents.affine_r2(*both(twice_and_noise))
     assert got["recovered"] == pytest.approx(1, abs=1e-5)
     assert got["explained"] < 0.8
+
+
+def test_noise_has_the_held_out_r2_of_its_docstring():
+    source, target = (RNG.standard_normal((300, N, k)) for k in (10, 3))
+    r2 = jax.vmap(latents.linear_r2)(jnp.asarray(source), jnp.asarray(target))
+    expected = -(10 + 2) / (N / 2 - 10 - 2)
+    # One value has a standard deviation of about .024 (300 seen): four of the mean's.
+    assert abs(r2.mean() - expected) < 4 * 0.024 / np.sqrt(300)
+
+
+def test_rows_grouped_by_environment_score_as_shuffled_rows():
+    """Environments of other means: a fit on some of them says nothing of the others."""
+    rng = np.random.default_rng(4)
+    shifts = np.repeat([0, 2.0, -3.0], N, axis=0)[:, None]
+    z = rng.standard_normal((3 * N, 3)) + shifts
+    z_est = np.tanh(z) + 0.2 * rng.standard_normal(z.shape)
+    order = rng.permutation(len(z))
+    for metric in (latents.mcc_held_out, latents.affine_r2):
+        grouped = metric(*both(z_est, z))
+        shuffled = metric(*both(z_est[order], z[order]))
+        # .04 is three times the largest difference seen in 20 shuffles, .013; to fit on the
+        # first half of the grouped rows and judge on the second moves both R2 by .12.
+        for a, b in zip(jax.tree.leaves(grouped), jax.tree.leaves(shuffled)):
+            assert abs(a - b) < 0.04
 
 
 def test_amari_distance_has_the_normalisations_of_the_literature():
@@ -150,13 +175,49 @@ def test_align_is_least_squares_best_by_brute_force():
     assert latents.procrustes(*both(z_est)) == pytest.approx(rigid / norm, abs=1e-4)
 
 
+def test_rigid_alignment_is_best_among_rotations_when_there_are_more_estimates():
+    """Brute force over O(4): truth of two columns, padded with zeros to four."""
+    z, a = Z[:, :2] - Z[:, :2].mean(0), EST - EST.mean(0)
+    padded = np.c_[z, np.zeros((N, 2))]
+
+    def distance(angles, reflect):
+        skew = np.zeros((4, 4))
+        skew[np.triu_indices(4, 1)] = angles
+        q = scipy.linalg.expm(skew - skew.T) * reflect
+        return np.sum((a @ q - padded) ** 2)
+
+    best = min(
+        optimize.minimize(distance, RNG.standard_normal(6), (reflect,)).fun
+        for reflect in (np.ones(4), np.array([1, 1, 1, -1]))
+    )
+    aligned, residual = latents.align("rigid", jnp.asarray(EST), jnp.asarray(Z[:, :2]))
+    assert residual == pytest.approx(np.sqrt(best) / np.linalg.norm(z), rel=1e-4)
+    assert aligned.shape == (N, 2)
+
+
+def test_fits_that_collapse_are_unstable_in_either_order():
+    flat = np.full((N, 3), 0.1)
+    one_dead = np.c_[np.full(N, 0.1), Z[:, 1:]]
+    for order in (slice(None), slice(None, None, -1)):
+        half_dead = both(np.stack([Z, one_dead])[order])[0]
+        assert latents.pairwise_mcc(half_dead) == pytest.approx(2 / 3, abs=1e-5)
+        collapsed = both(np.stack([Z, flat])[order])[0]
+        assert latents.pairwise_mcc(collapsed) == 0
+        assert latents.pairwise_rigid(collapsed) == pytest.approx(np.sqrt(2), rel=1e-5)
+    assert np.isnan(latents.pairwise_rigid(both(np.stack([flat, flat]))[0]))
+
+
 def test_stability_metrics_average_over_pairs_of_fits():
     fits = np.stack([Z, -2 * Z[:, [1, 2, 0]], EST[:, :3]])
     readouts = Readout(z=jnp.asarray(fits, jnp.float32))
     pairs = [(fits[0], fits[1]), (fits[0], fits[2]), (fits[1], fits[2])]
     expected = np.mean([by_scipy(a, b, stats.pearsonr) for a, b in pairs])
     assert latents.pairwise_mcc(readouts) == pytest.approx(expected, abs=1e-5)
-    expected = np.mean([latents.align("rigid", a, b)[1] for a, b in pairs])
+    centred = [(a - a.mean(0), b - b.mean(0)) for a, b in pairs]
+    size = [np.sqrt((np.sum(a**2) + np.sum(b**2)) / 2) for a, b in centred]
+    rotations = [scipy.linalg.orthogonal_procrustes(a, b)[0] for a, b in centred]
+    distance = [np.linalg.norm(a @ q - b) for (a, b), q in zip(centred, rotations)]
+    expected = np.mean(np.divide(distance, size))
     assert latents.pairwise_rigid(readouts) == pytest.approx(expected, abs=1e-5)
     assert np.isnan(latents.pairwise_mcc(Readout(z=readouts.z[:1])))
 

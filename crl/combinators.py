@@ -70,7 +70,8 @@ def then(representation: Estimator, postprocess: Estimator) -> Estimator:
         claims = second._replace(**{f: getattr(first, f) for f in OBSERVED})
         jacobian, unmixing = first.jacobian, None
         if jacobian is not None and second.jacobian is not None:
-            m = min(len(jacobian), len(second.jacobian))
+            # As many rows as both have; the one row of a linear stage stands for all.
+            m = min({len(jacobian), len(second.jacobian)} - {1}, default=1)
             jacobian = dot(jacobian[:m], second.jacobian[:m])  # (m, p, d)
         if first.unmixing is not None and second.unmixing is not None:
             unmixing = dot(second.unmixing, first.unmixing)  # (d, p)

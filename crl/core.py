@@ -97,7 +97,8 @@ class Readout(NamedTuple):
     codes: Array | None = None  # (n, k)
     counterfactual: Array | None = None  # (n, p) answer to the query in Data.aux
     log_prob: Array | None = None  # (n,) log density of x, nats
-    jacobian: Array | None = None  # (m, p, d) of the learned decoder at the first m rows
+    jacobian: Array | None = None  # (m, p, d) of the learned decoder at the first m rows;
+    #   (1, p, d) for a linear one, the same at every row
     diag: dict[str, Array] | None = None  # scalars: checks of the method's own assumptions
 
 

@@ -9,8 +9,8 @@ several penalties, on one world of ``s1`` and one of ``song``, two fits each.
 
                               s1                        song
     TopK                      .103 .091 / .917 .937     .101 .099 / .886 .880
-    TopK, AuxK                .059 .069 / .979 .967     .101 .099 / .889 .880
-    TopK, population control  .047 .049 / 1.000 .991    .084 .099 / .932 .880
+    TopK, AuxK                .055 .068 / .985 .968     .101 .099 / .891 .880
+    TopK, population control  .047 .050 / 1.000 .991    .095 .098 / .903 .903
     lasso 0.03                .021 .021 / .620 .609     .009 .008 / .706 .752
     lasso 0.3                 .116 .114 / .966 .971     .106 .102 / .935 .963
 

@@ -62,8 +62,14 @@ def test_then_claims_on_observations_are_about_observations():
     assert out.x.shape == ONE.x.shape and out.log_prob is None
     # z is linear in x here, so the chained unmixing and Jacobian are exact.
     np.testing.assert_allclose(ONE.x @ out.unmixing.T, out.z, atol=1e-5)
-    np.testing.assert_allclose(out.z @ out.jacobian[0].T, out.x, atol=1e-5)
-    assert out.jacobian.shape == (2, 5, 2)
+    # The one row of a linear stage stands for all: three rows, as of the other stage.
+    assert out.jacobian.shape == (3, 5, 2)
+    for jacobian in out.jacobian:
+        np.testing.assert_allclose(out.z @ jacobian.T, out.x, atol=1e-5)
+    twice = then(pca(3), pca(2))
+    out = crl.readout(twice, crl.fit(twice, KEY, ONE).state, ONE)
+    assert out.jacobian.shape == (1, 5, 2)
+    np.testing.assert_allclose(out.jacobian[0], out.unmixing.T, atol=1e-5)
 
 
 def test_then_steps_the_first_stage_and_leaves_the_second_zero_until_finish():

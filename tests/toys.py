@@ -48,8 +48,7 @@ def pca(num_latents):
 
     def readout(v, data):
         z = data.x @ v.T
-        jacobian = jnp.broadcast_to(v.T, (2, *v.T.shape))
-        return Readout(z=z, x=z @ v, unmixing=v, jacobian=jacobian, diag={"rank": len(v)})
+        return Readout(z=z, x=z @ v, unmixing=v, jacobian=v.T[None], diag={"rank": len(v)})
 
     def step(key, state, data):
         return state, {}

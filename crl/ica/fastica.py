@@ -66,11 +66,11 @@ def fastica(
     fits of many rows start from the solution for every tenth of them; the trace shows the
     iterations on all rows.
 
-    Claims z, unmixing, the reconstruction x, the decoder's Jacobian (the mixing, repeated
-    for 64 rows) and, in ``diag``: converged (1 or 0), delta, effective_rank, and min_tau,
-    the smallest |E[z_i g(z_i)] - E[g'(z_i)]|: 0 for a Gaussian, and the theory asks that it
-    be nonzero for all but one. z has unit variance on the training data. Order: by
-    decreasing |tau|. Sign: the largest entry of each column of the mixing is positive.
+    Claims z, unmixing, the reconstruction x, the decoder's Jacobian (1, p, d), which is the
+    mixing at every row, and, in ``diag``: converged (1 or 0), delta, effective_rank, and
+    min_tau, the smallest |E[z_i g(z_i)] - E[g'(z_i)]|: 0 for a Gaussian, and the theory
+    asks that it be nonzero for all but one. z has unit variance on the training data. Order:
+    by decreasing |tau|. Sign: the largest entry of each column of the mixing is positive.
 
     Raises ValueError for unknown options, for num_latents > p, n <= p, and for data whose
     effective rank is below num_latents.
@@ -200,8 +200,7 @@ def fastica(
         z = jnp.matmul(centred, b.T, precision="highest")  # (n, d)
         a = jnp.matmul(white.dewhitener, state.rotation.T, precision="highest")  # (p, d)
         x = white.mean + jnp.matmul(z, a.T, precision="highest")  # (n, p)
-        jacobian = jnp.broadcast_to(a, (min(64, len(x)), *a.shape))
-        return Readout(z=z, x=x, unmixing=b, jacobian=jacobian, diag=diag)
+        return Readout(z=z, x=x, unmixing=b, jacobian=a[None], diag=diag)
 
     def validate(data):
         n, p = data.x.shape

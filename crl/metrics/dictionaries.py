@@ -12,7 +12,7 @@ from jax import Array
 from crl.core import Readout, Truth, need
 from crl.metrics.latents import over_pairs
 from crl.numerics.assignment import assign
-from crl.numerics.linalg import column_norms, dot, unit_rows
+from crl.numerics.linalg import dot, sum_of_squares, unit_rows
 
 
 def cosines(a: Array, b: Array) -> Array:
@@ -72,9 +72,7 @@ def fvu(readout: Readout, truth: Truth) -> Array:
     constant to rounding.
     """
     x, estimate = need(truth, "x", "fvu"), need(readout, "x", "fvu")
-    norm, is_constant = column_norms(x)
-    total = jnp.where(jnp.all(is_constant), jnp.nan, jnp.sum(norm**2))
-    return jnp.sum((x - estimate) ** 2) / total
+    return jnp.sum((x - estimate) ** 2) / sum_of_squares(x)
 
 
 def l0(readout: Readout, truth: Truth) -> Array:

@@ -1,11 +1,12 @@
 """How far a map is from an isometry, from its Jacobian at sampled points.
 
 ``jacobian``: (m, p, d), p >= d, at m points drawn from the law of the latents, so that means
-are expectations under it. The metrics read ``readout.jacobian`` (the learned decoder) or
-``truth.jacobian`` (the mixing, see ``crl.dgp.combinators.with_jacobian``). Theta is the
-distance of Buchholz & Schoelkopf (ICML 2024, "Robustness of nonlinear representation
-learning"), the ratio after Friesecke, James & Mueller (2002), L the bi-Lipschitz constant of
-Nelson et al. (ICLR 2026), C_IMA that of Gresele et al. (NeurIPS 2021).
+are expectations under it; one point will do for a linear map. The metrics read
+``readout.jacobian`` (the learned decoder) or ``truth.jacobian`` (the mixing, see
+``crl.dgp.combinators.with_jacobian``). Theta is the distance of Buchholz & Schoelkopf (ICML
+2024, "Robustness of nonlinear representation learning"), the ratio after Friesecke, James &
+Mueller (2002), L the bi-Lipschitz constant of Nelson et al. (ICLR 2026), C_IMA that of Gresele
+et al. (NeurIPS 2021).
 """
 
 import jax.numpy as jnp

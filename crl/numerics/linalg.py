@@ -26,3 +26,12 @@ def column_norms(a: Array) -> tuple[Array, Array]:
     # Rounding alone leaves a constant column an rms of about eps times its level.
     rms = norms / a.shape[0] ** 0.5
     return norms, rms <= 4 * jnp.finfo(norms.dtype).eps * scale
+
+
+def sum_of_squares(x: Array) -> Array:
+    """sum |x - mean|^2 over the rows of x (n, ...); NaN where all columns are constant.
+
+    What is left unexplained is a fraction of it.
+    """
+    norms, is_constant = column_norms(x)
+    return jnp.where(jnp.all(is_constant), jnp.nan, jnp.sum(norms**2))

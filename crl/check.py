@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from crl.core import Data, Estimator, MissingClaim, Readout, Task, split
+from crl.core import Data, Estimator, MissingClaim, PyTree, Readout, Task, split
 
 
 def check_key(key: Array, ndim: int = 0) -> None:
@@ -30,30 +30,41 @@ def check_key(key: Array, ndim: int = 0) -> None:
 
 
 def check_data(data: Data) -> None:
-    """Raise a ValueError unless ``data`` keeps the contract of ``crl.core.Data``.
+    """Raise a ValueError for ``data`` that no estimator can use.
 
-    Looks at shapes, dtypes, finiteness of x and the environment labels.
+    Looks at shapes, dtypes, finiteness of x and the environment labels. That environments
+    are grouped and of one size is checked where it matters (``crl.dgp.real.as_data``,
+    combinators that draw rows): some estimators do without. What entries of aux may be (NaN
+    for missing ones) is up to the estimator that reads it.
     """
     if not isinstance(data, Data):
         raise ValueError(
             f"expected a crl.Data, got {type(data).__name__}: wrap an array with "
             "crl.dgp.real.as_data(x)"
         )
-    x, env = data.x, data.env
-    if x.ndim < 2 or not jnp.issubdtype(x.dtype, jnp.floating):
+    x, env, aux = data
+    if not isinstance(aux, dict):
+        raise ValueError(f"expected aux to be a dict, got {aux!r}: pass {{}} for none")
+    for name, leaf in [("x", x), ("env", env), *aux.items()]:
+        if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
+            raise ValueError(
+                f"expected {name} to be an array, got {type(leaf).__name__}: wrap it with "
+                "np.asarray (env: zeros when there is one environment)"
+            )
+    if x.ndim < 2 or 0 in x.shape[1:] or not jnp.issubdtype(x.dtype, jnp.floating):
         raise ValueError(
             f"expected x of shape (n, p) with a floating dtype, got shape {x.shape} and "
-            f"dtype {x.dtype}: one row per observation, x.astype('float32')"
+            f"dtype {x.dtype}: one row per observation, at least one column, "
+            "x.astype('float32')"
         )
     n = x.shape[0]
     if n < 2:
         raise ValueError(f"expected at least 2 rows of x, got {n}: give more data")
-    for name, leaf in [("env", env), *data.aux.items()]:
-        if leaf is None or leaf.shape[:1] != (n,):
-            shape = None if leaf is None else leaf.shape
+    for name, leaf in [("env", env), *aux.items()]:
+        if leaf.shape[:1] != (n,):
             raise ValueError(
-                f"expected {name} with {n} rows like x, got shape {shape}: every leaf of "
-                "Data has one entry per row (env: zeros when there is one environment)"
+                f"expected {name} with {n} rows like x, got shape {leaf.shape}: every leaf "
+                "of Data has one entry per row"
             )
     if not jnp.issubdtype(env.dtype, jnp.integer) or env.ndim != 1:
         raise ValueError(
@@ -87,6 +98,46 @@ def _check_finite(x: Array) -> None:
         f"expected finite x, got NaN or inf in {len(rows)} of {len(bad)} rows (first: row "
         f"{rows[0]}): drop or impute them"
     )
+
+
+def check_num_steps(num_steps: int) -> None:
+    """Raise a ValueError unless ``num_steps`` is a count."""
+    if not hasattr(num_steps, "__index__") or num_steps < 0:
+        raise ValueError(f"expected num_steps to be an integer >= 0, got {num_steps!r}")
+
+
+def check_step(before: PyTree, after: PyTree, info: dict[str, Array]) -> None:
+    """Raise a ValueError unless a step may follow on one that returned this.
+
+    before, after: states, arrays or their shapes. info: scalars by name.
+    """
+    if changed := difference(before, after):
+        raise ValueError(f"expected step to keep the form of the state, got {changed}")
+    if not isinstance(info, dict):
+        raise ValueError(
+            f"expected step to return (state, info), info a dict, got {type(info).__name__}: "
+            "return {} for none"
+        )
+    for name, value in info.items():
+        if np.shape(value):
+            raise ValueError(
+                f"expected info to hold scalars, got {name} of shape {np.shape(value)}: "
+                "return its mean"
+            )
+
+
+def difference(a: PyTree, b: PyTree) -> str:
+    """The first structure, shape or dtype in which b differs from a; empty for none."""
+    if jax.tree.structure(a) != jax.tree.structure(b):
+        return f"structure {jax.tree.structure(a)} became {jax.tree.structure(b)}"
+
+    def kind(leaf):
+        return f"{np.shape(leaf)} {getattr(leaf, 'dtype', type(leaf).__name__)}"
+
+    for (path, p), q in zip(jax.tree_util.tree_leaves_with_path(a), jax.tree.leaves(b)):
+        if kind(p) != kind(q):
+            return f"state{jax.tree_util.keystr(path)} {kind(p)} became {kind(q)}"
+    return ""
 
 
 def nearest(name: str, known: Iterable[str], what: str) -> str:
@@ -123,6 +174,7 @@ def check_task(task: Task, estimator: Estimator) -> Readout:
     Returns the shapes of the readout. Raises ValueError with one sentence for what does
     not fit: "metric shd needs readout.graph, which is None here: ...".
     """
+    check_num_steps(estimator.num_steps)
     for name in ("num_train", "num_test"):
         if getattr(task, name) < 2:
             raise ValueError(f"expected {name} >= 2 rows, got {getattr(task, name)}")
@@ -130,22 +182,24 @@ def check_task(task: Task, estimator: Estimator) -> Readout:
     def whole(key):
         n = task.num_train + task.num_test
         train, test = split(task.dgp.sample(key, task.dgp.init(key), n), n, task.num_train)
-        state = estimator.init(key, train.data)
+        state = jax.tree.map(jnp.asarray, estimator.init(key, train.data))
         if estimator.num_steps:
-            after, _ = estimator.step(key, state, train.data)
-            if jax.tree.structure(after) != jax.tree.structure(state):
-                raise ValueError("estimator.step must return a state of the same structure")
+            check_step(state, *estimator.step(key, state, train.data))
         state = estimator.finish(key, state, train.data)
         return estimator.readout(state, test.data), test.truth
 
     out, truth = jax.eval_shape(whole, jax.random.key(0))
-    for name, metric in task.metrics.items():
+    one = out._replace(diag=None)
+    two = jax.tree.map(lambda s: jax.ShapeDtypeStruct((2, *s.shape), s.dtype), one)
+    asked = [(f"metric {k}", metric, (out, truth)) for k, metric in task.metrics.items()]
+    asked += [(f"stability metric {k}", v, (two,)) for k, v in task.stability.items()]
+    for name, metric, args in asked:
         try:
-            jax.eval_shape(metric, out, truth)
+            jax.eval_shape(metric, *args)
         except MissingClaim:
             raise
         except Exception as error:
-            raise ValueError(f"metric {name} does not fit this task: {error}") from error
+            raise ValueError(f"{name} does not fit this task: {error}") from error
     return out
 
 

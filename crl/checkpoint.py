@@ -101,6 +101,26 @@ def digest(tree: PyTree) -> str:
     return _digest_of_json({"leaves": parts})
 
 
+def digest_of_program(fn: Callable, *args: PyTree) -> str:
+    """A digest of what ``fn`` computes from arguments of these shapes and dtypes.
+
+    That of its jaxpr, with every constant it closes over; nothing in it depends on the
+    process. Functions that compute the same in another way have another digest.
+    """
+    program = jax.make_jaxpr(fn)(*args)
+    text = np.frombuffer(str(program).encode(), np.uint8)
+    return digest((text, list(_constants(program))))
+
+
+def _constants(program):
+    """The arrays that a jaxpr and those inside it close over: its text leaves them out."""
+    yield from getattr(program, "consts", ())
+    for equation in program.eqns:
+        for value in jax.tree.leaves(equation.params):
+            if hasattr(value, "eqns"):
+                yield from _constants(value)
+
+
 def _restore_step(manager, step, like):
     ocp = _orbax()
     args = ocp.args.Composite(record=ocp.args.JsonRestore())

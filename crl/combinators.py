@@ -36,6 +36,10 @@ def then(representation: Estimator, postprocess: Estimator) -> Estimator:
     log_prob, counterfactual) are the representation's. The Jacobian of the decoder and
     the unmixing are chained where both stages claim theirs; where only the representation
     claims a Jacobian it is with respect to the codes.
+
+    ``validate`` is the representation's: the second stage meets its codes inside compiled
+    code and cannot refuse them. What is wrong with their values shows in its own checks in
+    ``diag`` and in ``postprocess_diverged``.
     """
 
     def encode(state, data):
@@ -105,6 +109,7 @@ def minibatch(estimator: Estimator, size: int, *, num_envs: int = 1) -> Estimato
 
     size: rows per step, a multiple of ``num_envs``, equally many from each environment.
     """
+    validate = _grouped(estimator, num_envs)
     if size < 1 or size % num_envs:
         raise ValueError(
             f"expected size to be a positive multiple of num_envs={num_envs}, got {size}"
@@ -118,14 +123,15 @@ def minibatch(estimator: Estimator, size: int, *, num_envs: int = 1) -> Estimato
         batch = jax.tree.map(lambda a: a[index], data)
         return estimator.step(key_step, state, batch)
 
-    return estimator._replace(step=step, validate=_grouped(estimator, num_envs))
+    return estimator._replace(step=step, validate=validate)
 
 
 class Restarts(NamedTuple):
     """State of ``restarts``."""
 
     lanes: train.Lane  # (num, ...) every restart
-    scores: Array  # (num,) on the held-out rows; -inf before finish and where undefined
+    scores: Array  # (num,) on the held-out rows; -inf before finish and where undefined;
+    #   NaN where all restarts have diverged, which is how the fit learns of it
 
 
 def restarts(
@@ -139,9 +145,9 @@ def restarts(
     """``num`` fits from different keys, side by side; the best held-out score wins.
 
     score: (readout, held-out data) -> scalar, higher is better, NaN never wins. holdout:
-    share of rows, in (0, 0.5], that only the score sees: every (1 / holdout)-th of each
-    environment. A restart that diverges loses; the fit diverges when all have. Steps and
-    memory cost ``num`` times one fit's.
+    share of rows, in (0, 0.5], that only the score sees, spread evenly over each
+    environment. A restart that diverges loses; the fit diverges when all have. ``info`` is
+    the mean over the others. Steps and memory cost ``num`` times one fit's.
     """
     if num < 1:
         raise ValueError(f"expected num >= 1 restarts, got {num}")
@@ -151,34 +157,36 @@ def restarts(
         rows, _ = part(data)
         keys = jax.random.split(key, num)
         lanes = jax.vmap(lambda k: train.start(estimator, k, rows))(keys)
-        return Restarts(_bury(lanes), jnp.full(num, -jnp.inf))
+        return _settled(lanes, jnp.full(num, -jnp.inf, jnp.float32))
 
     def step(key, state, data):
         rows, _ = part(data)
 
         def one(key, lane):
-            return train.advance(estimator, key, lane, rows, 1)
+            new, info = train.attempt(estimator, key, lane, rows)
+            # One that has converged repeats its last step; one that diverged tells nothing.
+            info = {k: jnp.where(lane.diverged, jnp.nan, v) for k, v in info.items()}
+            return train.select(lane.converged | lane.diverged, lane, new), info
 
         lanes, info = jax.vmap(one)(jax.random.split(key, num), state.lanes)
-        # NaN stands for a restart that has stopped; all of them: this fit diverges.
         info = {name: jnp.nanmean(v) for name, v in info.items()}
-        done = jnp.all(lanes.converged | lanes.diverged) & jnp.any(lanes.converged)
-        return Restarts(lanes, state.scores), {**info, "converged": done}
+        done = jnp.all(lanes.converged | lanes.diverged)
+        return _settled(lanes, state.scores), {**info, "converged": done}
 
     def finish(key, state, data):
         rows, held = part(data)
 
         def one(key, lane):
             lane = train.finish(estimator, key, lane, rows)
-            value = score(estimator.readout(lane.state, held), held)
-            lost = lane.diverged | jnp.isnan(value)
-            return lane, jnp.where(lost, -jnp.inf, value).astype(jnp.float32)
+            value = _value(score, estimator.readout(lane.state, held), held)
+            return lane, jnp.where(jnp.isnan(value), -jnp.inf, value)
 
-        lanes, scores = jax.vmap(one)(jax.random.split(key, num), state.lanes)
-        return Restarts(_bury(lanes), scores)
+        return _settled(*jax.vmap(one)(jax.random.split(key, num), state.lanes))
 
     def readout(state, data):
-        best = jnp.argmax(state.scores)
+        # Of restarts without a score the first that lives, never one that diverged.
+        floor = jnp.where(state.lanes.diverged, -jnp.inf, jnp.finfo(jnp.float32).min)
+        best = jnp.argmax(jnp.maximum(state.scores, floor))
         claims = estimator.readout(jax.tree.map(lambda a: a[best], state.lanes.state), data)
         diag = {
             **(claims.diag or {}),
@@ -191,24 +199,33 @@ def restarts(
     return Estimator(init, step, readout, estimator.num_steps, finish, validate)
 
 
-def _bury(lanes: train.Lane) -> train.Lane:
-    """Zeros for the states of diverged lanes while any is alive: their NaN says "all"."""
-    dead = lanes.diverged & ~jnp.all(lanes.diverged)
+def _settled(lanes: train.Lane, scores: Array) -> Restarts:
+    """Zeros for the NaN of diverged restarts; NaN in the scores stands for "all have"."""
 
-    def zero(a):
-        if not jnp.issubdtype(a.dtype, jnp.inexact):
-            return a
-        return jnp.where(dead.reshape(-1, *[1] * (a.ndim - 1)), 0, a)
+    def known(a):
+        return jnp.where(jnp.isnan(a), 0, a) if jnp.issubdtype(a.dtype, jnp.inexact) else a
 
-    return lanes._replace(state=jax.tree.map(zero, lanes.state))
+    scores = jnp.where(lanes.diverged, -jnp.inf, scores)
+    scores = jnp.where(jnp.all(lanes.diverged), jnp.nan, scores)
+    return Restarts(lanes._replace(state=jax.tree.map(known, lanes.state)), scores)
+
+
+def _value(score, claims, held):
+    """The score as a float32 scalar; any number may be returned for it."""
+    value = jnp.asarray(score(claims, held), jnp.float32)
+    if value.shape:
+        raise ValueError(
+            f"expected score to return a scalar, got shape {value.shape}: return its mean"
+        )
+    return value
 
 
 class Best(NamedTuple):
     """State of ``best_checkpoint``."""
 
     current: PyTree
-    best: PyTree
-    score: Array  # () of best; -inf before the first look
+    best: PyTree  # finished
+    score: Array  # () of best; -inf where no look had a score
     step: Array  # () int32
 
 
@@ -222,34 +239,41 @@ def best_checkpoint(
 ) -> Estimator:
     """Keeps the state with the best held-out score, looked at each ``every`` steps.
 
-    score and holdout as in ``restarts``. The last state competes too, and the
-    estimator's ``finish`` is applied to the winner. Costs a second state in memory.
+    score and holdout as in ``restarts``. The last state competes too, and is kept where
+    no score is defined. A look finishes the state and scores what would be read out, so
+    that a costly ``finish`` is paid at every look, and at every step where replicas are
+    vmapped: where the score can do without the second stage, write
+    ``then(best_checkpoint(representation, ...), postprocess)``. Costs a second state in
+    memory.
     """
     if every < 1:
         raise ValueError(f"expected every >= 1 steps, got {every}")
     part = _holdout(holdout, num_envs)
 
-    def look(state, held):
-        value = score(estimator.readout(state.current, held), held).astype(jnp.float32)
+    def look(key, state, data, last=False):
+        rows, held = part(data)
+        finished = estimator.finish(key, state.current, rows)
+        value = _value(score, estimator.readout(finished, held), held)
         better = value > state.score  # False for NaN
-        best = jax.tree.map(lambda a, b: jnp.where(better, a, b), state.current, state.best)
-        return state._replace(best=best, score=jnp.where(better, value, state.score))
+        take = better | (last & jnp.isneginf(state.score))
+        return state._replace(
+            best=train.select(take, finished, state.best),
+            score=jnp.where(better, value, state.score),
+        )
 
     def init(key, data):
         state = estimator.init(key, part(data)[0])
         return Best(state, state, jnp.array(-jnp.inf, jnp.float32), jnp.zeros((), jnp.int32))
 
     def step(key, state, data):
-        rows, held = part(data)
-        current, info = estimator.step(key, state.current, rows)
+        key_step, key_look = jax.random.split(key)
+        current, info = estimator.step(key_step, state.current, part(data)[0])
         state = state._replace(current=current, step=state.step + 1)
         due = state.step % every == 0
-        return jax.lax.cond(due, lambda s: look(s, held), lambda s: s, state), info
+        return jax.lax.cond(due, lambda s: look(key_look, s, data), lambda s: s, state), info
 
     def finish(key, state, data):
-        rows, held = part(data)
-        state = look(state, held)
-        return state._replace(best=estimator.finish(key, state.best, rows))
+        return look(key, state, data, last=True)
 
     def readout(state, data):
         claims = estimator.readout(state.best, data)
@@ -263,15 +287,15 @@ def _holdout(share, num_envs):
     """(data) -> (rows to fit on, held-out rows), both grouped by environment."""
     if not 0 < share <= 0.5:
         raise ValueError(f"expected holdout in (0, 0.5], got {share}")
-    every = round(1 / share)
 
     def part(data):
         rows = data.x.shape[0] // num_envs
-        held = np.arange(rows) % every == every - 1
+        # Row i is held out where the share passes another whole number.
+        held = np.diff(np.floor(share * np.arange(rows + 1) + 1e-9)) > 0
         if not held.any():
             raise ValueError(
-                f"expected at least {every} rows per environment to hold out {share} of "
-                f"them, got {rows}: give more data or a larger holdout"
+                f"expected at least {np.ceil(1 / share):.0f} rows per environment to hold "
+                f"out {share} of them, got {rows}: give more data or a larger holdout"
             )
         index = np.arange(num_envs * rows).reshape(num_envs, rows)
 
@@ -285,16 +309,17 @@ def _holdout(share, num_envs):
 
 def _grouped(estimator, num_envs):
     """``estimator.validate``, after a check that environments are what num_envs says."""
+    if num_envs < 1:
+        raise ValueError(f"expected num_envs >= 1, got {num_envs}")
 
     def validate(data):
-        estimator.validate(data)
-        found = int(jnp.max(data.env)) + 1
-        rows = data.env.shape[0]
-        grouped = jnp.repeat(jnp.arange(found), -(-rows // found))[:rows]
-        if found != num_envs or rows % found or not bool(jnp.all(data.env == grouped)):
+        env = np.asarray(data.env)
+        sizes = np.bincount(env)
+        if len(sizes) != num_envs or np.any(sizes != sizes[0]) or np.any(np.diff(env) < 0):
             raise ValueError(
                 f"expected rows grouped by environment, {num_envs} of one size, got "
-                f"{rows} rows of {found}: pass num_envs, and sort the rows by env"
+                f"{len(env)} rows of {len(sizes)}: pass num_envs, and sort the rows by env"
             )
+        estimator.validate(data)
 
     return validate

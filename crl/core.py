@@ -20,7 +20,9 @@ PyTree = Any
 class Data(NamedTuple):
     """All that an estimator may see. Every leaf has the leading axis n (rows).
 
-    Rows come grouped by environment, the same number for each, 0 (the base) first.
+    Rows come grouped by environment, the same number for each, 0 (the base) first; an
+    estimator may allow others. x is finite; aux may hold NaN for what is missing, where
+    the estimator allows it.
     """
 
     x: Array  # (n, p) observations, or (n, height, width, channels)
@@ -118,7 +120,9 @@ class Estimator(NamedTuple):
 
     ``info`` is a dict of scalars. Two of its names are understood by ``crl.fit``:
     ``loss`` is shown as progress, and ``converged`` (bool) promises that further steps
-    leave the state as it is, so the fit may stop early.
+    leave the state as it is, so the fit may stop early. A step whose state holds NaN or
+    whose info is not finite, diagnostics included, ends the fit as diverged: what is
+    undefined at times belongs in ``Readout.diag``. inf in a state is legitimate.
     """
 
     init: Callable  # (key, data) -> state, any pytree
@@ -126,7 +130,7 @@ class Estimator(NamedTuple):
     readout: Callable  # (state, data) -> Readout, also on held-out data
     num_steps: int  # 0 for closed form
     finish: Callable = keep  # (key, state, data) -> state, once after the last step
-    validate: Callable = accept  # (data) -> None; raises ValueError on concrete data
+    validate: Callable = accept  # (data) -> None; ValueError on concrete data, before the fit
 
 
 class Task(NamedTuple):

@@ -9,8 +9,8 @@ import numpy as np
 from jax import Array
 
 from crl import checkpoint, parallel, train
-from crl.check import check_task
-from crl.core import PER_ROW, Data, Estimator, PyTree, Readout, Task, Truth, split
+from crl.check import check_task, difference
+from crl.core import PER_ROW, Data, Estimator, Readout, Task, Truth, split
 from crl.testing_tools import assert_close, numbers, perfect_claims, random_claims, scalar
 
 NUM_STEPS = 3  # enough for optimisers with momentum to show hidden state
@@ -56,9 +56,8 @@ def state_structure_is_constant(t: Trial) -> None:
         wrong = {k: v.shape for k, v in info.items() if v.shape != ()}
         assert not wrong, f"info must hold scalars, got shapes {wrong}"
     for name, new in after.items():
-        assert _signature(new) == _signature(state), (
-            f"{name} changes the state: {_first_difference(state, new)}"
-        )
+        changed = difference(state, new)
+        assert not changed, f"{name} changes the state: {changed}"
 
 
 def second_call_does_not_retrace(t: Trial) -> None:
@@ -154,9 +153,11 @@ def keeps_dtype(t: Trial) -> None:
                 # Optimisers may hold constants in the default dtype; what a step carries
                 # on must not drift towards it.
                 new, _ = jax.eval_shape(t.estimator.step, jax.random.key(0), state, data)
-                assert _signature(new) == _signature(state), (
-                    f"with x64, step changes the state: {_first_difference(state, new)}"
-                )
+                changed = difference(state, new)
+                assert not changed, f"with x64, step changes the state: {changed}"
+            new = jax.eval_shape(t.estimator.finish, jax.random.key(0), state, data)
+            changed = difference(state, new)
+            assert not changed, f"with x64, finish changes the state: {changed}"
             claims = jax.eval_shape(t.estimator.readout, state, data)._replace(diag=None)
             for path, leaf in jax.tree_util.tree_leaves_with_path(claims):
                 if jnp.issubdtype(leaf.dtype, jnp.floating):
@@ -218,22 +219,6 @@ def _advance(estimator, key, lane, data):
 
 
 _advance_jit = jax.jit(train.advance, static_argnums=(0, 4))
-
-
-def _signature(tree: PyTree):
-    return jax.tree.structure(tree), [(a.shape, a.dtype) for a in jax.tree.leaves(tree)]
-
-
-def _first_difference(a: PyTree, b: PyTree) -> str:
-    if jax.tree.structure(a) != jax.tree.structure(b):
-        return f"structure {jax.tree.structure(a)} became {jax.tree.structure(b)}"
-    for (path, p), (_, q) in zip(
-        jax.tree_util.tree_leaves_with_path(a), jax.tree_util.tree_leaves_with_path(b)
-    ):
-        if (p.shape, p.dtype) != (q.shape, q.dtype):
-            name = jax.tree_util.keystr(path)
-            return f"state{name} {p.shape} {p.dtype} became {q.shape} {q.dtype}"
-    return "no difference"
 
 
 def _scores(t: Trial, fit: train.Fit) -> dict[str, tuple[float, float, float]]:

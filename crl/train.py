@@ -27,8 +27,8 @@ from jax import Array
 from tqdm import tqdm
 
 from crl import parallel
-from crl.check import all_finite, check_data, check_key
-from crl.checkpoint import digest, restore, save
+from crl.check import all_finite, check_data, check_key, check_num_steps, check_step
+from crl.checkpoint import digest, digest_of_program, restore, save
 from crl.core import Data, Estimator, PyTree, Readout, accept, keep
 
 log = logging.getLogger("crl")
@@ -39,7 +39,7 @@ class Lane(NamedTuple):
 
     state: PyTree
     step: Array  # () int32, steps done
-    diverged: Array  # () bool: frozen before its first non-finite step
+    diverged: Array  # () bool: frozen before the step that went wrong; see ``attempt``
     converged: Array  # () bool: the estimator said that further steps change nothing
 
 
@@ -72,10 +72,31 @@ class Stream(NamedTuple):
 
 def start(estimator: Estimator, key: Array, data: Data) -> Lane:
     """A lane before its first step."""
+    check_num_steps(estimator.num_steps)
     # A Python number may stand for an array.
     state = jax.tree.map(jnp.asarray, estimator.init(jax.random.fold_in(key, 2**31 - 1), data))
     zero = jnp.zeros((), jnp.int32)
     return Lane(state, zero, _has_nan(state), jnp.zeros((), bool))
+
+
+def attempt(
+    estimator: Estimator, key: Array, lane: Lane, data: Data
+) -> tuple[Lane, dict[str, Array]]:
+    """One further step of a lane, even of one that has stopped, and its info.
+
+    A step goes wrong when the new state holds NaN or the info is not finite; inf in a
+    state is legitimate, such as the score of what was not yet tried. A wrong step is not
+    taken: the lane keeps its last good state, marked diverged, and the info is NaN.
+    """
+    step_key = jax.random.fold_in(key, lane.step)
+    state, info = estimator.step(step_key, lane.state, data)
+    check_step(lane.state, state, info)
+    info = {k: _as_float(v) for k, v in info.items()}
+    bad = _has_nan(state) | ~_is_finite(info)
+    info = {k: jnp.where(bad, jnp.nan, v) for k, v in info.items()}
+    converged = info.get("converged", jnp.zeros(())) > 0  # NaN is not
+    step = jnp.where(bad, lane.step, lane.step + 1)
+    return Lane(select(bad, lane.state, state), step, bad, converged), info
 
 
 def advance(
@@ -87,27 +108,14 @@ def advance(
     ``streamed``, the leaves of data have a leading axis ``num``: one batch a step.
     """
 
-    def batch(i):
-        return jax.tree.map(lambda a: a[i], data) if streamed else data
-
-    def attempt(lane, i):
-        step_key = jax.random.fold_in(key, lane.step)
-        state, info = estimator.step(step_key, lane.state, batch(i))
-        return state, {k: _as_float(v) for k, v in info.items()}
-
     def one(lane, i):
-        state, info = attempt(lane, i)
-        converged = info.pop("converged", jnp.zeros(())) > 0
-        bad = _has_nan(state) | ~_is_finite(info)
-        # The step that went wrong is not taken: the lane keeps its last good state.
-        state = _select(bad, lane.state, state)
-        step = jnp.where(bad, lane.step, lane.step + 1)
-        return Lane(state, step, bad, converged & ~bad), info
+        batch = jax.tree.map(lambda a: a[i], data) if streamed else data
+        return attempt(estimator, key, lane, batch)
 
     def is_active(lane):
         return ~lane.diverged & ~lane.converged & (lane.step < estimator.num_steps)
 
-    shapes = dict(jax.eval_shape(attempt, lane, 0)[1])
+    shapes = dict(jax.eval_shape(one, lane, 0)[1])
     if shapes.pop("converged", None) is not None:
         # Stops at convergence, where a scan would pay for all the steps.
         def body(carry):
@@ -124,9 +132,8 @@ def advance(
     def scanned(lane, i):
         new, info = one(lane, i)
         active = is_active(lane)
-        done = active & ~new.diverged
-        info = {k: jnp.where(done, v, jnp.nan) for k, v in info.items()}
-        return _select(active, new, lane), info
+        info = {k: jnp.where(active, v, jnp.nan) for k, v in info.items()}
+        return select(active, new, lane), info
 
     return jax.lax.scan(scanned, lane, jnp.arange(num))
 
@@ -162,7 +169,8 @@ def _as_float(value: Array) -> Array:
     return value if is_float else value.astype(jnp.float32)
 
 
-def _select(condition: Array, if_true: PyTree, if_false: PyTree) -> PyTree:
+def select(condition: Array, if_true: PyTree, if_false: PyTree) -> PyTree:
+    """``jnp.where`` on every leaf of two trees."""
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), if_true, if_false)
 
 
@@ -211,8 +219,10 @@ def fit(
 
     checkpoint: a directory of this fit alone, written after every chunk. A fit that finds
     its own steps there resumes from the newest intact one and ends bit for bit as if it
-    had never stopped. SIGTERM or SIGUSR1 stops it after the chunk in flight, with
-    SystemExit(RESUME): run the same again to go on.
+    had never stopped, with more steps too where the estimator's schedule is none of them.
+    Steps of another key, other data or another estimator (any number in its program) are
+    refused with a ValueError. SIGTERM or SIGUSR1 stops the fit after the chunk in flight,
+    with SystemExit(RESUME): run the same again to go on.
 
     Raises ValueError, before anything is compiled, for data the estimator cannot use.
     """
@@ -224,7 +234,7 @@ def fit(
     num = even_chunks(estimator.num_steps, chunk_size)
     programs = _programs(estimator, num, streamed, None, None)
     read = data.read if streamed else None
-    return _drive(programs, key, example, read, estimator.num_steps, num, checkpoint, label)
+    return _drive(programs, estimator, key, example, read, num, checkpoint, label)
 
 
 def fit_replicas(
@@ -247,6 +257,11 @@ def fit_replicas(
     ``jax.distributed`` on the same number of processes.
     """
     check_key(keys, ndim=1)
+    if not isinstance(data, Data):
+        raise ValueError(
+            f"expected a Data whose leaves have the leading axis r, got "
+            f"{type(data).__name__}: only crl.fit takes a Stream"
+        )
     num_lanes = parallel.num_replicas({"keys": keys, "data": data})
     devices = parallel.check_devices(backend, devices)
     num = even_chunks(estimator.num_steps, chunk_size)
@@ -255,7 +270,7 @@ def fit_replicas(
         checkpoint = os.path.join(checkpoint, f"process{jax.process_index()}")
     programs = _programs(estimator, num, False, backend, devices)
     keys, data = parallel.own_share((keys, data))
-    out = _drive(programs, keys, data, None, estimator.num_steps, num, checkpoint, label)
+    out = _drive(programs, estimator, keys, data, None, num, checkpoint, label)
     return parallel.gather(out, num_lanes)
 
 
@@ -277,9 +292,10 @@ RESUME = 75  # exit code of a fit that a signal stopped: EX_TEMPFAIL, "run me ag
 BAR_DELAY = 1  # s before a progress bar shows: a short fit needs none
 
 
-def _drive(programs, key, data, read, num_steps, num, checkpoint, label) -> Fit:
+def _drive(programs, estimator, key, data, read, num, checkpoint, label) -> Fit:
     """Steps in chunks until every lane has stopped; the one host loop there is."""
-    shape, identity = key.shape, digest((key, data)) if checkpoint is not None else ""
+    shape, num_steps = key.shape, estimator.num_steps
+    identity = _identity(estimator, key, data) if checkpoint is not None else {}
 
     def unpad(tree):
         return parallel.cut(tree, *shape) if shape else tree
@@ -287,7 +303,7 @@ def _drive(programs, key, data, read, num_steps, num, checkpoint, label) -> Fit:
     key, data = programs.pad((key, data))
     lane, done, traces = programs.start(key, data), 0, []
     if checkpoint is not None:
-        lane, done, traces = _resumed(checkpoint, identity, unpad(lane))
+        lane, done, traces = _resumed(checkpoint, identity, num_steps, unpad(lane))
         lane = programs.pad(lane)
     head = unpad(jax.device_get(_head(lane)))
     with (
@@ -338,26 +354,57 @@ def _inputs(data, read, done, num_steps, num):
     """What each chunk sees; of a stream the next chunk is read while one is computed."""
     if read is None:
         yield from itertools.repeat(data)
+
+    def batches(start):
+        found = read(start, num)
+        shapes = {np.shape(a)[:1] for a in jax.tree.leaves(found)}
+        if shapes != {(num,)}:
+            raise ValueError(
+                f"expected read({start}, {num}) to return {num} batches, the leading axis of "
+                f"every leaf, got {sorted(shapes)}: see crl.Stream"
+            )
+        return found
+
     with ThreadPoolExecutor(1, "crl-read") as pool:
-        upcoming = pool.submit(read, done, num)
+        upcoming = pool.submit(batches, done)
         for at in range(done + num, num_steps, num):
-            batches, upcoming = upcoming.result(), pool.submit(read, at, num)
-            yield batches
+            now, upcoming = upcoming.result(), pool.submit(batches, at)
+            yield now
         yield upcoming.result()
+
+
+def _identity(estimator, key, data) -> dict[str, str]:
+    """Digests of what the numbers of a fit follow from: its inputs and its program."""
+
+    def once(key, data):
+        lane = start(estimator, key, data)
+        if estimator.num_steps:
+            lane, _ = attempt(estimator, key, lane, data)
+        return finish(estimator, key, lane, data)
+
+    def lane(tree):
+        return jax.tree.map(lambda a: a[0], tree) if key.shape else tree
+
+    shapes = jax.eval_shape(lane, (key, data))
+    return {"inputs": digest((key, data)), "program": digest_of_program(once, *shapes)}
 
 
 def _save(directory, identity, done, lane, trace) -> None:
     shapes = {name: [v.shape, v.dtype.name] for name, v in trace.items()}
-    meta = {"fit": identity, "trace": shapes}
+    meta = {**identity, "steps": done, "trace": shapes}
     save(directory, done, {"lane": lane, "trace": trace}, meta)
 
 
-def _resumed(directory, identity, lane: Lane) -> tuple[Lane, int, list[dict]]:
+def _resumed(directory, identity, num_steps, lane: Lane) -> tuple[Lane, int, list[dict]]:
     """(lane, steps done, traces) of the newest step saved, or of the beginning."""
 
     def like(meta):
-        if meta.get("fit") != identity:
+        if meta.get("inputs") != identity["inputs"]:
             raise ValueError("it was saved by a fit with another key or other data")
+        if meta["program"] != identity["program"]:
+            raise ValueError("it was saved by another estimator, or by one with other options")
+        if meta["steps"] > num_steps:
+            raise ValueError(f"it has more than the {num_steps} steps of this estimator")
         trace = {name: np.zeros(*described) for name, described in meta["trace"].items()}
         return {"lane": lane, "trace": trace}
 

@@ -86,6 +86,16 @@ FITS = {
         THREE_ENVS,
         "grouped by environment, 1 of one size, got 150 rows of 3: pass num_envs",
     ),
+    "environments mixed": (
+        minibatch(fastica(3), 30, num_envs=3),
+        THREE_ENVS._replace(env=np.arange(150) % 3),
+        "grouped by environment, 3 of one size, got 150 rows of 3: .*sort the rows",
+    ),
+    "environments of unequal sizes": (
+        minibatch(fastica(3), 30, num_envs=2),
+        THREE_ENVS._replace(env=np.repeat([0, 1], [100, 50])),
+        "2 of one size, got 150 rows of 2",
+    ),
     "a representation without codes": (
         then(Estimator(lambda k, d: 0.0, None, lambda s, d: Readout(x=d.x), 0), fastica(2)),
         ONE_ENV,
@@ -126,6 +136,30 @@ CALLS = {
     "batch of nothing": (
         lambda: minibatch(fastica(2), 0),
         "size to be a positive multiple.*0",
+    ),
+    "batches of no environment": (
+        lambda: minibatch(fastica(2), 10, num_envs=0),
+        "num_envs >= 1, got 0",
+    ),
+    "restarts on no environment": (
+        lambda: restarts(fastica(2), 2, score, num_envs=0),
+        "num_envs >= 1, got 0",
+    ),
+    "a score for each row": (
+        lambda: crl.fit(restarts(fastica(2), 2, lambda out, held: out.z[:, 0]), KEY, ONE_ENV),
+        r"score to return a scalar, got shape \(15,\)",
+    ),
+    "a stream for each replica": (
+        lambda: crl.fit_replicas(
+            fastica(2),
+            jax.random.split(KEY, 2),
+            crl.Stream(ONE_ENV, lambda *_: ONE_ENV),
+        ),
+        "leading axis r, got Stream: only crl.fit takes a Stream",
+    ),
+    "an array for each replica": (
+        lambda: crl.fit_replicas(fastica(2), jax.random.split(KEY, 2), np.stack([X, X])),
+        "leading axis r, got ndarray",
     ),
     "no restarts": (lambda: restarts(fastica(2), 0, score), "num >= 1 restarts, got 0"),
     "holdout of all": (lambda: restarts(fastica(2), 2, score, holdout=1.0), "holdout in"),

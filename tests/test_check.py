@@ -33,13 +33,19 @@ BAD_DATA = {
     "nothing at all": (Data(X[:0], ENV[:0], {}), "at least 2 rows of x, got 0"),
     "NaN": (good(x=with_value(np.nan)), "NaN or inf in 1 of 20 rows .first: row 4."),
     "inf": (good(x=with_value(-np.inf)), "NaN or inf in 1 of 20 rows"),
-    "no environments": (good(env=None), "expected env with 20 rows like x, got shape None"),
+    "a list of rows": (good(x=X.tolist()), "x to be an array, got list: .*np.asarray"),
+    "no columns": (good(x=X[:, :0]), r"at least one column|got shape \(20, 0\)"),
+    "text": (good(x=X.astype(str)), "floating dtype.*<U"),
+    "no environments": (good(env=None), "env to be an array, got NoneType: .*zeros when"),
+    "labels as a list": (good(env=ENV.tolist()), "env to be an array, got list"),
     "too few labels": (good(env=ENV[:9]), r"expected env with 20 rows.*\(9,\)"),
     "labels as a column": (good(env=ENV[:, None]), r"env of shape \(20,\)"),
     "float labels": (good(env=ENV.astype(np.float32)), "integer dtype.*float32"),
     "a gap in the labels": (good(env=np.repeat([0, 2], 10)), r"0..E-1.*got \[0, 2\].*relabel"),
     "labels from 1": (good(env=ENV + 1), r"0..E-1 without gaps, got \[1\]"),
     "negative labels": (good(env=ENV - 1), r"got \[-1\]"),
+    "no aux": (good(aux=None), "aux to be a dict, got None: pass {}"),
+    "aux as a list": (good(aux={"y": [0.0] * 20}), "y to be an array, got list"),
     "short aux": (good(aux={"pair": X[:5]}), r"expected pair with 20 rows.*\(5, 3\)"),
 }
 
@@ -55,6 +61,8 @@ def test_bad_data_is_refused_in_one_sentence(case):
 def test_good_data_passes():
     check_data(good())
     check_data(good(env=np.repeat([0, 1], 10), aux={"y": X}))
+    check_data(good(aux={"y": np.full(20, np.nan)}))  # missing, for the estimator to judge
+    check_data(good(env=np.repeat([0, 1], [15, 5])))
     # The sum overflows, the entries do not.
     check_data(good(x=np.full_like(X, 3e38)))
 
@@ -140,7 +148,8 @@ def task(**changes) -> Task:
 
 
 def test_dry_run_gives_the_shapes_of_the_readout():
-    assert crl.check_task(task(), identity()).z.shape == (5, 3)
+    spread = {"spread": lambda readouts: jnp.std(readouts.z, axis=0).mean()}  # (2, 5, 3)
+    assert crl.check_task(task(stability=spread), identity()).z.shape == (5, 3)
 
 
 @pytest.mark.parametrize(
@@ -156,7 +165,34 @@ def test_dry_run_gives_the_shapes_of_the_readout():
         (
             task(),
             identity(step=lambda key, state, data: ((state, state), {})),
-            "step must return a state of the same structure",
+            "step to keep the form of the state, got structure",
+        ),
+        (
+            task(),
+            identity(step=lambda key, state, data: (state[None], {})),
+            r"got state \(\) float32 became \(1,\) float32",
+        ),
+        (
+            task(),
+            identity(step=lambda key, state, data: (state, {"loss": data.x[0]})),
+            r"info to hold scalars, got loss of shape \(3,\)",
+        ),
+        (
+            task(),
+            identity(step=lambda key, state, data: (state, None)),
+            "info a dict, got None",
+        ),
+        (task(), identity(num_steps=-3), "num_steps to be an integer >= 0, got -3"),
+        (task(), identity(num_steps=2.5), "num_steps to be an integer >= 0, got 2.5"),
+        (
+            task(stability={"shd": lambda readouts: shd(readouts, None)}),
+            identity(),
+            "metric shd needs readout.graph, which is None",
+        ),
+        (
+            task(stability={"agree": lambda readouts: readouts.z[0] @ readouts.z[1]}),
+            identity(),
+            "stability metric agree does not fit this task",
         ),
         (
             task(metrics={"bad": lambda readout, truth: readout.z @ truth.z}),
@@ -164,7 +200,7 @@ def test_dry_run_gives_the_shapes_of_the_readout():
             "metric bad does not fit this task",
         ),
     ],
-    ids=["claim", "train", "test", "state", "metric"],
+    ids=lambda value: value[:30] if isinstance(value, str) else "",
 )
 def test_dry_run_says_what_does_not_fit(bad_task, bad_estimator, sentence):
     with pytest.raises(ValueError, match=sentence):

@@ -188,6 +188,19 @@ def test_a_digest_tells_bytes_dtypes_shapes_and_paths_apart():
     assert len({checkpoint.digest(t) for t in trees}) == len(trees)
 
 
+def test_a_digest_of_a_program_tells_numbers_and_shapes_apart():
+    def scaled(by):
+        constant = jnp.full(3, by)
+        return lambda x: jax.lax.scan(lambda c, _: (c * constant, None), x, None, length=4)[0]
+
+    three, four = jax.ShapeDtypeStruct((3,), np.float32), jnp.ones((4, 3))
+    programs = [(scaled(1.0), three), (scaled(2.0), three), (scaled(1.0), four)]
+    programs += [(lambda x: x * 0.1, three), (lambda x: x * 0.1000001, three)]
+    found = [checkpoint.digest_of_program(*p) for p in programs]
+    assert len(set(found)) == len(programs)
+    assert found[0] == checkpoint.digest_of_program(scaled(1.0), jnp.zeros(3))
+
+
 def test_float64_is_not_cast_where_x64_is_off(tmp_path):
     with jax.enable_x64(True):
         checkpoint.save(tmp_path, 1, {"a": jnp.zeros(2, jnp.float64)})

@@ -147,7 +147,10 @@ def test_minibatch_steps_reach_what_full_batches_reach():
     [
         (lambda: minibatch(spy(), 0), "positive multiple"),
         (lambda: minibatch(spy(), 5, num_envs=2), "multiple of num_envs=2, got 5"),
-        (lambda: crl.fit(minibatch(spy(), 4), KEY, DATA), "40 rows of 2: pass num_envs"),
+        (
+            lambda: crl.fit(minibatch(spy(), 4), KEY, DATA),
+            "40 rows of 2: pass num_envs",
+        ),
         (lambda: restarts(spy(), 0, near(1)), "num >= 1"),
         (lambda: restarts(spy(), 2, near(1), holdout=0.0), "holdout in"),
         (lambda: restarts(spy(), 2, near(1), holdout=0.9), "holdout in"),
@@ -224,6 +227,55 @@ def test_the_fit_diverges_when_all_restarts_do():
     assert later.num_steps == 4
 
 
+def test_restarts_that_diverge_after_the_others_converged_lose():
+    def step(key, state, data):
+        count, u = state
+        good = u < 0.5  # these converge at the third step, the others diverge at the fifth
+        new = jnp.where(good, jnp.minimum(count + 1, 3), count + 1)
+        new = jnp.where(~good & (count >= 4), jnp.nan, new)
+        return jnp.stack([new, u]), {"loss": new, "converged": good & (count >= 2)}
+
+    def init(key, data):
+        return jnp.stack([jnp.zeros(()), jax.random.uniform(key)])
+
+    inner = Estimator(init, step, lambda state, data: Readout(z=data.x * state[0]), 20)
+    fit = crl.fit(restarts(inner, 4, near(3)), KEY, ONE)
+    lanes = fit.state.lanes
+    assert 0 < lanes.diverged.sum() < 4 and (lanes.diverged | lanes.converged).all()
+    assert fit.converged and not fit.diverged and fit.num_steps == 5
+    scores = np.where(lanes.diverged, -np.inf, 0)
+    np.testing.assert_allclose(fit.state.scores, scores, atol=1e-6)
+    # The restarts that converged keep their part of the mean; at last they are alone.
+    np.testing.assert_array_equal(fit.trace["loss"][:5], [1, 2, 3, 3.5, 3])
+
+
+def test_all_restarts_diverge_without_a_word_in_info():
+    silent = explode(9, at=4)
+    silent = silent._replace(step=lambda *args: (explode(9, at=4).step(*args)[0], {}))
+    fit = crl.fit(restarts(silent, 3, near(1)), KEY, as_data(jnp.ones((20, 2))))
+    assert fit.diverged and fit.num_steps == 4
+
+
+def test_without_a_score_a_restart_that_lives_is_read_out():
+    estimator = restarts(fragile(), 8, lambda out, data: jnp.nan)
+    fit = crl.fit(estimator, KEY, ONE)
+    assert fit.state.lanes.diverged[0] and not fit.diverged
+    np.testing.assert_allclose(crl.readout(estimator, fit.state, ONE).z, ONE.x, atol=1e-3)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.25, 0.3, 0.4, 0.5])
+def test_the_share_held_out_is_the_share_asked_for(share):
+    sizes = []
+
+    def score(out, held):
+        sizes.append(len(held.x))
+        return 0.0
+
+    data = as_data(jnp.zeros((200, 2)), num_envs=2)
+    crl.fit(restarts(pca(1), 1, score, share, num_envs=2), KEY, data)
+    assert set(sizes) == {200 * share}
+
+
 def test_held_out_rows_are_not_fitted_and_are_every_tenth_of_each_environment():
     data = as_data(jnp.arange(40.0)[:, None] * jnp.ones(2), num_envs=2)
     seen = []
@@ -267,6 +319,29 @@ def test_the_last_state_competes_and_a_nan_score_never_wins():
     estimator = best_checkpoint(explode(23, at=99), score, every=5)
     fit = crl.fit(estimator, KEY, as_data(jnp.ones((20, 2))))
     assert fit.state.best == 23
+
+
+def test_where_no_score_is_defined_the_last_state_is_kept():
+    estimator = best_checkpoint(explode(23, at=99), lambda out, data: jnp.nan, every=5)
+    fit = crl.fit(estimator, KEY, as_data(jnp.ones((20, 2))))
+    assert fit.state.best == 23 and fit.state.score == -jnp.inf and not fit.diverged
+
+
+def test_a_look_scores_what_will_be_read_out():
+    # z = 1 until the second stage is fitted, then it is the count.
+    counts = explode(12, at=99)._replace(readout=lambda c, data: Readout(z=c + 0 * data.x))
+    second = Estimator(
+        init=lambda key, data: jnp.ones(()),
+        step=None,
+        readout=lambda s, data: Readout(z=s * jnp.ones_like(data.x)),
+        num_steps=0,
+        finish=lambda key, s, data: data.x[0, 0],
+    )
+    estimator = best_checkpoint(then(counts, second), near(6), every=3)
+    fit = crl.fit(estimator, KEY, as_data(jnp.ones((20, 2))))
+    assert fit.state.score == 0 and fit.state.best.representation == 6
+    out = crl.readout(estimator, fit.state, as_data(jnp.ones((20, 2))))
+    np.testing.assert_array_equal(out.z, 6)
 
 
 def test_the_winner_is_finished():

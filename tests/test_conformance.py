@@ -1,9 +1,13 @@
 """Every estimator, DGP, metric and claim of ours keeps the contract."""
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 from crl import testing
+from crl.combinators import best_checkpoint, restarts, then
+from crl.ica.fastica import fastica
+from crl.ica.isometric_autoencoder import isometric_autoencoder
 from crl.testing_properties import ESTIMATOR_PROPERTIES, trial
 
 
@@ -15,6 +19,23 @@ def estimator_trial(request):
 @pytest.mark.parametrize("holds", ESTIMATOR_PROPERTIES, ids=lambda f: f.__name__)
 def test_estimator(estimator_trial, holds):
     holds(estimator_trial)
+
+
+def smallness(out, held):
+    return -jnp.mean(jnp.abs(out.z))
+
+
+COMBINED = {  # the autoencoder is a minibatch already
+    "then": lambda: then(isometric_autoencoder(3, num_steps=20), fastica(3)),
+    "restarts": lambda: restarts(fastica(3), 2, smallness),
+    "best_checkpoint": lambda: best_checkpoint(fastica(3), smallness, 5),
+}
+
+
+@pytest.mark.slow  # 137 CPU s in all with a cold cache
+@pytest.mark.parametrize("name", COMBINED)
+def test_combined_estimator(name):
+    testing.check_estimator(COMBINED[name](), testing.sources_task())
 
 
 @pytest.mark.parametrize("name", testing.DGPS)

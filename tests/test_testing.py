@@ -133,6 +133,11 @@ BROKEN = {
         GOOD._replace(step=promotes),
         "with x64, step changes the state",
     ),
+    "a finish in the default dtype": (
+        testing_properties.keeps_dtype,
+        GOOD._replace(finish=lambda k, s, d: {**s, "w": s["w"] * jnp.linspace(0.5, 1.0, 3)}),
+        "with x64, finish changes the state",
+    ),
     "a claim in the default dtype": (
         testing_properties.keeps_dtype,
         GOOD._replace(

@@ -90,6 +90,30 @@ def test_a_lane_that_turns_nan_is_frozen_and_the_others_go_on():
     np.testing.assert_array_equal(np.isnan(fit.trace["loss"]).sum(1), [0, 4, 0])
 
 
+@pytest.mark.parametrize("tells", [False, True])
+def test_the_step_that_went_wrong_leaves_no_trace(tells):
+    def step(key, count, data):
+        info = {"loss": count} | ({"converged": jnp.zeros((), bool)} if tells else {})
+        return jnp.where(count >= 3, jnp.nan, count + 1), info
+
+    fit = crl.fit(explode(6, at=0)._replace(step=step), KEY, DATA)
+    assert fit.diverged and fit.num_steps == 3 and fit.state == 3
+    np.testing.assert_array_equal(fit.trace["loss"], [0, 1, 2] + 3 * [np.nan])
+
+
+def test_inf_in_a_state_is_legitimate_but_not_in_info():
+    def grows(info):
+        def step(key, state, data):
+            return state * 1e20, info(state * 1e20)
+
+        return Estimator(lambda key, data: jnp.ones(()), step, lambda s, d: Readout(z=d.x), 4)
+
+    silent = crl.fit(grows(lambda state: {}), KEY, DATA)
+    assert silent.state == np.inf and not silent.diverged and silent.num_steps == 4
+    told = crl.fit(grows(lambda state: {"size": state}), KEY, DATA)
+    assert told.diverged and told.num_steps == 1 and told.state == np.float32(1e20)
+
+
 def test_fitting_twice_compiles_once():
     # The step is traced for its shapes, then for the loop; the second fit traces nothing.
     step = chex.assert_max_traces(regression(20).step, n=2)
@@ -143,11 +167,22 @@ def test_a_state_that_holds_the_data_does_not_cost_the_caller_the_data():
         (lambda: replicas(jax.random.split(KEY, 2), backend="pmapp"), ValueError, "'pmap'"),
         (lambda: replicas(jax.random.split(KEY, 2), devices=[]), ValueError, "one device"),
         (lambda: replicas(jax.random.split(KEY, 2), bad=1), ValueError, "replica 1 of 2"),
+        (lambda: crl.fit(regression(-3), KEY, DATA), ValueError, "num_steps .* got -3"),
+        (lambda: crl.fit(returning(lambda w: ((w, w), {})), KEY, DATA), ValueError, "form of"),
+        (
+            lambda: crl.fit(returning(lambda w: (w, {"w": w})), KEY, DATA),
+            ValueError,
+            r"info to hold scalars, got w of shape \(5,\)",
+        ),
     ],
 )
 def test_a_wrong_call_is_answered_in_one_sentence(call, error, sentence):
     with pytest.raises(error, match=sentence):
         call()
+
+
+def returning(make):
+    return regression(2)._replace(step=lambda key, w, data: make(w))
 
 
 def replicas(keys, bad=None, **options):
@@ -204,6 +239,46 @@ def test_a_checkpoint_of_another_fit_is_refused(tmp_path):
         crl.fit(regression(10), jax.random.key(9), DATA, checkpoint=tmp_path)
 
 
+def shifted(by):
+    """Closes over an array, inside a function that is compiled by itself."""
+    inner, plain = jax.jit(lambda w: w + jnp.asarray(by)), regression(10)
+
+    def step(key, w, data):
+        w, info = plain.step(key, w, data)
+        return inner(w), info
+
+    return plain._replace(step=step)
+
+
+OTHERS = {
+    "another rate": (regression(10), regression(10, lr=1e-4), "another estimator"),
+    "another constant": (shifted(np.zeros(5)), shifted(np.eye(5)[2]), "another estimator"),
+    "another finish": (
+        regression(10),
+        regression(10)._replace(finish=lambda key, w, data: 2 * w),
+        "another estimator",
+    ),
+    "fewer steps": (regression(10), regression(5), "more than the 5 steps"),
+}
+
+
+@pytest.mark.parametrize("case", OTHERS)
+def test_a_checkpoint_of_another_estimator_is_refused(tmp_path, case):
+    before, after, sentence = OTHERS[case]
+    crl.fit(before, KEY, DATA, checkpoint=tmp_path)
+    with (
+        pytest.warns(UserWarning, match=sentence),
+        pytest.raises(ValueError, match=sentence + ".*new directory"),
+    ):
+        crl.fit(after, KEY, DATA, checkpoint=tmp_path)
+
+
+def test_a_fit_may_be_resumed_for_more_steps(tmp_path):
+    crl.fit(regression(10), KEY, DATA, checkpoint=tmp_path)
+    longer = crl.fit(regression(25), KEY, DATA, checkpoint=tmp_path)
+    assert_same(longer, crl.fit(regression(25), KEY, DATA))
+
+
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
 def test_a_signal_ends_the_fit_at_the_next_chunk_and_leaves_a_checkpoint(
     tmp_path, after_step, name
@@ -252,7 +327,9 @@ def test_a_process_stopped_from_outside_leaves_what_it_had_done(tmp_path, number
         finally:
             child.kill()
     assert child.returncode == code
-    done, tree, _ = crl.checkpoint.restore(tmp_path, saved)
+    done, tree, meta = crl.checkpoint.restore(tmp_path, saved)
+    # The digests of the program and its inputs are those of this process.
+    assert train._identity(regression(100_000), KEY, DATA).items() <= meta.items()
     whole = crl.fit(regression(done), KEY, DATA, chunk_size=50)
     assert_same((tree["lane"].state, tree["trace"]), (whole.state, whole.trace))
 
@@ -304,6 +381,13 @@ def test_a_streamed_fit_resumes_exactly(tmp_path, after_step):
     resumed = crl.fit(regression(25), KEY, source, chunk_size=10, checkpoint=tmp_path)
     assert_same(resumed, whole)
     assert reads[0] == (9, 9)
+
+
+def test_a_short_read_is_refused():
+    source, _ = stream()
+    short = source._replace(read=lambda start, num: source.read(start, num - 1))
+    with pytest.raises(ValueError, match=r"read\(0, 9\) to return 9 batches.*\(8,\)"):
+        crl.fit(regression(25), KEY, short, chunk_size=10)
 
 
 def test_a_read_error_ends_the_fit():

@@ -16,6 +16,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -290,6 +291,7 @@ def _check_lanes(estimator, data, num_lanes) -> None:
 
 RESUME = 75  # exit code of a fit that a signal stopped: EX_TEMPFAIL, "run me again"
 BAR_DELAY = 1  # s before a progress bar shows: a short fit needs none
+LINE_EVERY = 10  # s between two log lines, and before the first
 
 
 def _drive(programs, estimator, key, data, read, num, checkpoint, label) -> Fit:
@@ -444,9 +446,14 @@ def _progress(label: str, num_steps: int, done: int):
     if num_steps and sys.stderr.isatty():
         bar = tqdm(desc=label, total=num_steps, initial=done, delay=BAR_DELAY, leave=False)
 
+    told = time.monotonic()
+
     def report(done, trace, head):
-        if bar is None and not log.isEnabledFor(logging.INFO):
-            return
+        nonlocal told
+        if bar is None:
+            if time.monotonic() - told < LINE_EVERY or not log.isEnabledFor(logging.INFO):
+                return
+            told = time.monotonic()
         facts = []
         for losses in np.atleast_2d(trace.get("loss", np.nan)):
             facts += list(losses[np.isfinite(losses)][-1:])  # of the lane's last step

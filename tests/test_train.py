@@ -399,12 +399,18 @@ def test_a_read_error_ends_the_fit():
 # --- progress ---------------------------------------------------------------------------
 
 
-def test_progress_is_a_log_line_per_chunk_away_from_a_terminal(caplog):
+def test_progress_is_a_log_line_per_chunk_away_from_a_terminal(caplog, monkeypatch):
+    monkeypatch.setattr("crl.train.LINE_EVERY", 0)
     with caplog.at_level(logging.INFO, "crl"):
         crl.fit(regression(70, tol=1e-3), KEY, DATA, chunk_size=30, label="easy")
     lines = [r.getMessage() for r in caplog.records if r.name == "crl"]
     assert lines[0].startswith("easy step 24/70, loss 0.")
     assert lines[-1].endswith("100% converged")
+    monkeypatch.setattr("crl.train.LINE_EVERY", 10)  # a sweep of short fits is not told
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "crl"):
+        crl.fit(regression(70, tol=1e-3), KEY, DATA, chunk_size=30)
+    assert not caplog.records
 
 
 def test_progress_is_a_bar_on_a_terminal(monkeypatch, capsys):

@@ -143,7 +143,7 @@ def _run(args: argparse.Namespace, argv: list[str]) -> int:
     if args.distributed:
         jax.distributed.initialize()
     logging.basicConfig(format="%(message)s")
-    logging.getLogger("crl.bench").setLevel(logging.INFO)
+    logging.getLogger("crl").setLevel(logging.INFO)
     if args.estimator or not args.suite.endswith(".json"):
         suite.add_to_path(os.getcwd())  # else data is read, beside which code may lie
     workdir = Path(args.workdir or Path("results") / Path(args.suite).stem)

@@ -75,7 +75,7 @@ def _failures(entries: list[Entry], problems: list[str]) -> str:
     causes: dict[tuple, list[Entry]] = {}
     for e in entries:
         if e.record and e.record["status"] != "ok":
-            sentence = str(e.record.get("error", "")) or "a non-finite state or loss"
+            sentence = str(e.record.get("error", "")) or "NaN in the state, or info not finite"
             causes.setdefault((e.task, e.estimator, e.record["status"], sentence), []).append(
                 e
             )

@@ -101,6 +101,7 @@ def test_aux_gradient_reaches_dead_atoms_only():
     assert aux_loss(params, x, residual, is_dead & False) == 0
 
 
+@pytest.mark.slow
 def test_auxk_alone_recovers_more_than_plain_topk(s1_world):
     """One fit each; experiments/sae_population_control.py has 0.03 and 0.07 more."""
     train, test = s1_world

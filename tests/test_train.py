@@ -295,7 +295,8 @@ def test_a_signal_ends_the_fit_at_the_next_chunk_and_leaves_a_checkpoint(
 CHILD = """
 import logging, sys
 import crl
-crl.train.LINE_EVERY = 0
+from crl import train
+train.LINE_EVERY = 0
 sys.path.insert(0, sys.argv[1])
 from test_train import DATA, KEY, regression
 logging.getLogger("crl").setLevel(logging.INFO)

@@ -8,7 +8,6 @@ from scipy.optimize import linear_sum_assignment
 
 from crl.core import MissingClaim, Readout, Truth
 from crl.metrics import dictionaries as metrics
-from crl.testing import check_metric
 
 RNG = np.random.default_rng(0)
 N, M, P = 50, 7, 4
@@ -146,18 +145,6 @@ def test_random_dictionaries_are_at_chance(m, p, worlds):
     sd = np.hypot(2 / m / np.sqrt(worlds), 0.05 / np.sqrt(m))
     assert abs(got["above_chance"].mean()) < 4 * sd
     assert got["pw_mcc"].mean() > 0.3  # chance is far from 0
-
-
-@pytest.mark.parametrize(
-    ("metric", "needs", "best"),
-    [
-        (metrics.dictionary_mcc, ("dictionary",), 1.0),
-        (metrics.support_f1, ("dictionary", "codes"), 1.0),
-        (metrics.fvu, ("x",), 0.0),
-    ],
-)
-def test_conformance(metric, needs, best):
-    check_metric(metric, needs, best)
 
 
 def test_missing_truth_is_named():

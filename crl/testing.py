@@ -358,7 +358,7 @@ STABILITY: dict[str, tuple[Callable, tuple[str, ...], float]] = {
 ESTIMATORS: dict[str, Callable[[], tuple[Estimator, Task]]] = {
     "fastica": lambda: (fastica.fastica(3), sources_task()),
     "isometric_autoencoder": lambda: (
-        isometric_autoencoder.isometric_autoencoder(3),
+        isometric_autoencoder.isometric_autoencoder(3, width=16, depth=1, num_steps=500),
         sources_task(),
     ),
     "shared_mechanism": lambda: (shared_mechanism.shared_mechanism(), scm_task()),

@@ -116,6 +116,10 @@ def score(readout, data):
     return 0.0
 
 
+def traced(dgp):
+    return jax.eval_shape(lambda key: dgp.sample(key, dgp.init(key), 3), KEY)
+
+
 CALLS = {
     "no latents": (lambda: fastica(0), "num_latents >= 1.*got 0"),
     "tolerance 0": (lambda: fastica(2, tol=0), "tol > 0"),
@@ -262,9 +266,7 @@ CALLS = {
         r"same number of rows in each environment, got \[100, 50\]",
     ),
     "counterfactuals bent": (
-        lambda: combinators.perturbed(scm.multi_environment_scm(2)).sample(
-            KEY, combinators.perturbed(scm.multi_environment_scm(2)).init(KEY), 3
-        ),
+        lambda: traced(combinators.perturbed(scm.multi_environment_scm(2))),
         "without do.. queries",
     ),
     "no Jacobian of real data": (

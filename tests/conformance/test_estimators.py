@@ -7,7 +7,7 @@ from crl import testing
 from crl.combinators import best_checkpoint, restarts, then
 from crl.ica.fastica import fastica
 from crl.ica.isometric_autoencoder import isometric_autoencoder
-from crl.testing_properties import ESTIMATOR_PROPERTIES, trial
+from crl.testing_properties import ESTIMATOR_PROPERTIES, replicas_equal_a_loop, trial
 
 
 @pytest.fixture(scope="module", params=testing.ESTIMATORS)
@@ -15,9 +15,23 @@ def estimator_trial(request):
     return trial(*testing.ESTIMATORS[request.param]())
 
 
-@pytest.mark.parametrize("holds", ESTIMATOR_PROPERTIES, ids=lambda f: f.__name__)
+# Compiles the fit anew for each backend, a minute in all.
+SLOW = {replicas_equal_a_loop}
+
+
+@pytest.mark.parametrize(
+    "holds",
+    [
+        pytest.param(holds, id=holds.__name__, marks=[pytest.mark.slow] * (holds in SLOW))
+        for holds in ESTIMATOR_PROPERTIES
+    ],
+)
 def test_estimator(estimator_trial, holds):
     holds(estimator_trial)
+
+
+def test_replicas_equal_a_loop():
+    replicas_equal_a_loop(trial(*testing.ESTIMATORS["fastica"]()))
 
 
 def smallness(out, held):

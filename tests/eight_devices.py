@@ -18,10 +18,7 @@ from toys import as_data, regression
 
 import crl
 from crl import parallel, train
-from crl.dgp.latent import mixed_sources
-from crl.dgp.mixings import near_isometric
 from crl.dgp.scm import multi_environment_scm
-from crl.dgp.sources import laplace
 from crl.dgp.superposition import superposition
 
 DEVICES = tuple(jax.devices())
@@ -134,7 +131,6 @@ def gradients():
 
 def worlds():
     dgps = {
-        "sources": mixed_sources(laplace(), near_isometric(), 2),
         "scm": multi_environment_scm(2, mechanism="linear"),
         "codes": superposition(3, 4, 2),
     }

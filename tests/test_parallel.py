@@ -91,7 +91,7 @@ def test_a_fit_on_sharded_rows_is_the_fit_on_one_device(found):
 
 def test_the_same_keys_draw_the_same_worlds_on_one_device_and_on_eight(found):
     # Programs differ, so rounding may: 5e-7 seen.
-    for name in ("sources", "scm", "codes"):
+    for name in ("scm", "codes"):
         assert found[f"world_{name}"] <= 1e-5
 
 

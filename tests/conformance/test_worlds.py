@@ -4,8 +4,10 @@ import pytest
 
 from crl import testing
 
-# Further settings of a factory that another row checks with all that it draws.
-SLOW = {"scm, linear", "scm, anm", "scm, lsnm", "song", "s1"}
+# Further settings of a factory that another row checks with all that it draws, combinators
+# with tests of their own, and seven laws at once, which compile for long.
+SLOW = {"scm, linear", "scm, anm", "scm, lsnm", "song", "s1", "sources, linear"}
+SLOW |= {"standardized", "noisy + noise", "perturbed"}
 
 
 @pytest.mark.parametrize(

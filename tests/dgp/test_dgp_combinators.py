@@ -74,6 +74,7 @@ def test_noisy_adds_noise_of_the_asked_scale():
     assert np.std(extra) == pytest.approx(0.1 * np.sqrt(5), rel=0.2)
 
 
+@pytest.mark.slow
 def test_perturbed_bends_by_at_most_eta():
     orthogonal = mixed_sources(sources.laplace(), mixings.linear(), 3)
     world, sample = draw(with_jacobian(perturbed(orthogonal, 0.3), 64), 200)
@@ -87,6 +88,7 @@ def test_perturbed_bends_by_at_most_eta():
         draw(perturbed(_dictionary_world()), 10)
 
 
+@pytest.mark.slow
 def test_a_quadratic_perturbation_keeps_its_bound_on_its_ball_and_not_beyond():
     # Orthogonal mixing, so the singular values of the Jacobian are those of x + eta h(x).
     base = standardized(mixed_sources(sources.laplace(), mixings.linear(), 3))

@@ -45,17 +45,6 @@ def test_alternating_sources_give_each_latent_its_law():
     np.testing.assert_array_equal(source.log_prob(jnp.asarray(s))[:, 1], one)
 
 
-def test_enabling_x64_does_not_change_the_data():
-    dgp = mixed_sources(sources.gaussian_mixture(), mixings.linear(10.0), 3)
-
-    def draw():
-        return dgp.sample(jax.random.key(1), dgp.init(jax.random.key(0)), 8).data.x
-
-    x = draw()
-    with jax.enable_x64(True):
-        np.testing.assert_allclose(draw(), x, rtol=1e-6)
-
-
 @pytest.mark.parametrize(
     "mixing",
     [

@@ -65,6 +65,7 @@ def test_pull_inverts_push_and_its_log_determinant_is_that_of_autodiff(kind):
         assert (sign > 0).all()
 
 
+@pytest.mark.slow
 def test_the_density_of_each_environment_integrates_to_one():
     dgp = multi_environment_scm(2)
     world = jax.jit(dgp.init)(jax.random.key(4))

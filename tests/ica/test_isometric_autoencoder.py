@@ -93,9 +93,9 @@ def test_mixtures_lie_on_lines_through_pairs_of_codes_and_a_little_beyond():
 
 def test_claims_are_made_in_full_precision():
     estimator = isometric_autoencoder(2, width=8)
-    rows, _ = draw(2, 0, 50, 50)
-    state = estimator.init(jax.random.key(0), rows.data)
-    program = jax.jit(estimator.readout).lower(state, rows.data).as_text()
+    data = Data(jnp.zeros((50, 4)), jnp.zeros(50, jnp.int32), {})
+    state = jax.eval_shape(estimator.init, jax.random.key(0), data)
+    program = jax.jit(estimator.readout).lower(state, data).as_text()
     products = [line for line in program.splitlines() if "dot_general" in line]
     assert products and all("HIGHEST" in line for line in products)
 

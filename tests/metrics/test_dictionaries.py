@@ -114,6 +114,7 @@ def test_a_single_atom_has_no_coherence():
     )
 
 
+@pytest.mark.slow
 def test_readouts_of_other_libraries_may_be_float64():
     """Called without jit on numpy arrays, no metric asks jax for a float64 (a warning)."""
     a, c = atoms().astype(float), codes().astype(float)
@@ -136,6 +137,7 @@ def test_pw_mcc_is_the_mean_over_pairs_and_corrects_chance():
     assert np.isnan(metrics.pw_mcc(Readout(dictionary=fits[:1]))["pw_mcc"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("m", "p", "worlds"), [(6, 3, 400), (32, 16, 40)])
 def test_random_dictionaries_are_at_chance(m, p, worlds):
     pairs = jax.random.normal(jax.random.key(1), (worlds, 2, m, p))

@@ -188,6 +188,7 @@ def test_duplicates_and_dead_atoms_are_replaced(small):
     assert step(jax.random.key(1), late, train.data)[1]["num_replaced"] == 0
 
 
+@pytest.mark.slow
 def test_units_and_origin_of_x_do_not_matter(small):
     train, test = small
     estimator = topk_sae(24, 2, **{**FAST, "num_steps": 50})

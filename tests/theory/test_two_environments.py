@@ -8,6 +8,7 @@ from crl.theory.claim import verify
 from crl.theory.two_environments import _derivatives, two_environments
 
 
+@pytest.mark.slow
 def test_claim_holds_and_fails_for_proportional_environments():
     verdict = verify(two_environments(), jax.random.key(0), small=True)
     assert verdict.holds, verdict.margins

@@ -16,6 +16,7 @@ def test_stability(name):
     testing.check_stability(*testing.STABILITY[name])
 
 
+@pytest.mark.slow  # test_notebooks.py checks them at the same size
 @pytest.mark.parametrize("name", testing.CLAIMS)
 def test_claim(name):
     testing.check_claim(testing.CLAIMS[name](), jax.random.key(0))

@@ -7,7 +7,7 @@ from crl import testing
 # Further settings of a factory that another row checks with all that it draws, combinators
 # with tests of their own, and seven laws at once, which compile for long.
 SLOW = {"scm, linear", "scm, anm", "scm, lsnm", "song", "s1", "sources, linear"}
-SLOW |= {"standardized", "noisy + noise", "perturbed"}
+SLOW |= {"standardized", "noisy + noise", "perturbed", "uniform, leaky ReLU"}
 
 
 @pytest.mark.parametrize(

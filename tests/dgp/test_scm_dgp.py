@@ -39,6 +39,7 @@ def test_random_graphs_are_acyclic_with_the_expected_number_of_edges():
     assert abs(float(er.mean(0)[0, 1] - er.mean(0)[1, 0])) < 6 * 0.027
 
 
+@pytest.mark.slow
 def test_preferential_attachment_makes_hubs():
     keys = jax.random.split(jax.random.key(1), 200)
     largest = jax.jit(jax.vmap(lambda k: scale_free(k, 20, 1).sum(1).max()))(keys)
@@ -129,6 +130,7 @@ def test_values_of_queries_have_the_law_of_their_variable_and_are_no_rows_of_x(d
             assert stats.ks_2samp(set_values, x[env == e, i]).pvalue > 1e-3
 
 
+@pytest.mark.slow
 def test_controls_keep_the_noise_or_change_it_in_proportion():
     none = multi_environment_scm(4, change="none").init(jax.random.key(5))
     assert (none.sd == 1).all() and (none.mean == 0).all()

@@ -31,6 +31,7 @@ def test_mix_gives_the_noiseless_row():
     np.testing.assert_allclose(np.linalg.norm(world.mean), 3.0, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_zipf_rates_follow_draws_without_replacement():
     n, m = 40_000, 6
     dgp = superposition(4, m, 2, zipf=1.0)
@@ -43,6 +44,7 @@ def test_zipf_rates_follow_draws_without_replacement():
     np.testing.assert_allclose(rate, w + second, atol=5 * np.sqrt(0.25 / n))
 
 
+@pytest.mark.slow
 def test_partners_fire_together_at_the_stated_rate():
     n, m, k = 20_000, 40, 4
     both = {}

@@ -59,7 +59,10 @@ def test_fastica_separates_sub_and_super_gaussian_sources():
     assert readout.unmixing.shape == (D, 8)
 
 
-@pytest.mark.parametrize("nonlinearity", NONLINEARITIES)
+@pytest.mark.parametrize(
+    "nonlinearity",
+    [pytest.param(g, marks=[pytest.mark.slow] * (g != "logcosh")) for g in NONLINEARITIES],
+)
 @pytest.mark.parametrize("algorithm", ["symmetric", "deflation"])
 def test_agrees_with_scikit_learn_and_picard(laplace, algorithm, nonlinearity):
     """Amari distance of the unmixings below 1e-4 at tol 1e-8, float64, from the same start.

@@ -207,6 +207,7 @@ def test_units_and_origin_of_x_do_not_matter(small):
     np.testing.assert_allclose(theirs.x / 1024 - shift, ours.x, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_streaming_from_disk_recovers_the_dictionary(s1_world, tmp_path):
     train, test = s1_world
     np.save(tmp_path / "x.npy", np.asarray(train.data.x, np.float16))

@@ -71,6 +71,7 @@ def test_newton_finds_the_minimum_that_scipy_finds(problem, rows):
     np.testing.assert_allclose(value, ours, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_closed_form_score_is_close_to_leaving_out_every_row(problem):
     phi, slope, ridge, member, start = problem
     theta, loss, mean, var = jax.jit(monotone.solve)(*problem)

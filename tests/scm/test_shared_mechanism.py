@@ -54,6 +54,7 @@ def test_three_variables_are_ordered_by_two_auxiliary_environments(fitted):
         assert (prob[sure] > 0.8).all()
 
 
+@pytest.mark.slow
 def test_absent_edges_are_left_out():
     # The worlds above are complete graphs; in these half of the pairs are joined.
     wrong, absent = 0, 0
@@ -162,6 +163,7 @@ def test_environments_may_have_unequal_sizes(fitted):
     assert int(shd(out, test.truth)) == 0
 
 
+@pytest.mark.slow
 def test_without_a_change_wrong_orientations_are_not_decided():
     # Three linear Gaussian variables, all joined: no orientation follows from the law.
     wrong = []

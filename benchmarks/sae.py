@@ -23,6 +23,7 @@ def get_config() -> ConfigDict:
         peer = "benchmarks.peers.sklearn_dictionary:minibatch_dictionary"
         return {
             "topk_sae": topk,
+            "topk_sae_no_auxk": {**topk, "aux_weight": 0.0},
             "topk_sae_auxk_only": {**topk, "population_control": False},
             "topk_sae_plain": {**topk, "population_control": False, "aux_weight": 0.0},
             "sklearn": {"factory": peer, "num_atoms": num_atoms},

@@ -35,7 +35,7 @@ def get_config() -> ConfigDict:
         "general": "control: above chance, since an effect on the scale of the noise can be "
         "told from its reverse in one environment; look at undecided_edges",
     }
-    only = ["shared_mechanism"]
+    only, small = ["shared_mechanism"], ["shared_mechanism_small"]
     return ConfigDict(
         {
             "suite": "scm",
@@ -60,6 +60,8 @@ def get_config() -> ConfigDict:
                     10, 1000, 4, "the noise law is misspecified", noise="laplace"
                 ),
                 "twenty": _task(20, 2000, 2, "mean shd at most 1", only),
+                "thirty": _task(30, 500, 2, "by greedy search alone", small),
+                "fifty": _task(50, 1000, 1, "by greedy search alone", small),
             },
             "estimators": {
                 "shared_mechanism": {"factory": factory},

@@ -9,6 +9,7 @@ from crl.testing_properties import ESTIMATOR_PROPERTIES, trial
 
 @pytest.fixture(scope="module")
 def estimator_trial(request):
+    """The estimator of ``--estimator`` on its task."""
     estimator = build(request.config.getoption("--estimator"))
     named = request.config.getoption("--task")
     return trial(estimator, build(named) if named else easy_task(estimator))
@@ -16,4 +17,5 @@ def estimator_trial(request):
 
 @pytest.mark.parametrize("holds", ESTIMATOR_PROPERTIES, ids=lambda f: f.__name__)
 def test_estimator(holds, estimator_trial):
+    """One property of ``crl.testing_properties``."""
     holds(estimator_trial)

@@ -10,6 +10,7 @@ import sys
 
 
 def pytest_addoption(parser):
+    """Add ``--estimator`` and ``--task``."""
     group = parser.getgroup("crl")
     group.addoption(
         "--estimator",
@@ -24,6 +25,7 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    """With ``--estimator``, collect crl's conformance suite and nothing else."""
     if config.getoption("--estimator"):
         # Where the user's module lies; the command pytest leaves that folder out.
         sys.path.insert(0, str(config.invocation_params.dir))

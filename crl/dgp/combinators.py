@@ -110,9 +110,8 @@ def perturbed(dgp: DGP, eta: float = 0.1, perturbation: str = "mlp") -> DGP:
     has Lipschitz constant at most 1 the map is invertible, and each singular value of the
     Jacobian changes by a factor in [1 - eta, 1 + eta]. The kind "mlp" has it everywhere;
     "quadratic" only on the ball |x| <= 2 sqrt p for x with p columns, so give it
-    ``standardized(dgp)``, for which |x| is about sqrt p, and mind the tails: of mixed
-    Laplace sources 3 to 5 % of the rows lie outside at p = 3 and 1 to 3 % at p = 8. See
-    ``crl.dgp.mixings.perturbation_map``.
+    ``standardized(dgp)``, for which |x| is about sqrt p, and mind the tails, which
+    lie outside. See ``crl.dgp.mixings.perturbation_map``.
 
     eta may be traced. The truth's mixing, dictionary, log_prob and jacobian become None.
     Queries do(x) have no meaning after it, and a world that has them is refused. Raises

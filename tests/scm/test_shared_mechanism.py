@@ -35,6 +35,11 @@ def _fit(estimator, train, test):
     return done, readout(estimator, done.state, test.data)
 
 
+def _errors(estimator, worlds):
+    """The SHD of the fit on each world."""
+    return [int(shd(_fit(estimator, *world)[1], world[1].truth)) for world in worlds]
+
+
 @pytest.fixture(scope="module")
 def fitted():
     return [(train, test, *_fit(SMALL, train, test)) for train, test in _worlds(4)]
@@ -238,10 +243,7 @@ def test_climbing_alone_finds_the_graphs_of_the_exact_search(monkeypatch):
 @pytest.mark.slow
 def test_graphs_of_thirty_variables_are_recovered_from_500_rows():
     estimator = shared_mechanism(num_features=16)
-    wrong = [
-        int(shd(_fit(estimator, train, test)[1], test.truth))
-        for train, test in _worlds(2, 30, 500)
-    ]
+    wrong = _errors(estimator, _worlds(2, 30, 500))
     assert np.mean(wrong) <= 2, wrong  # 0 and 2 recorded, of 23 and 24 edges
 
 
@@ -254,20 +256,16 @@ def test_graphs_of_thirty_variables_are_recovered_from_500_rows():
 )
 def test_graphs_are_recovered_from_1000_rows(num_nodes, edges_per_node, num_worlds, most):
     estimator = shared_mechanism()
-    wrong = [
-        int(shd(_fit(estimator, train, test)[1], test.truth))
-        for train, test in _worlds(num_worlds, num_nodes, 1000, edges_per_node=edges_per_node)
-    ]
+    wrong = _errors(
+        estimator, _worlds(num_worlds, num_nodes, 1000, edges_per_node=edges_per_node)
+    )
     assert sum(wrong) <= most, wrong
 
 
 @pytest.mark.slow
 def test_graphs_of_twenty_variables_are_recovered_from_2000_rows():
     estimator = shared_mechanism(num_bootstrap=2)
-    wrong = [
-        int(shd(_fit(estimator, train, test)[1], test.truth))
-        for train, test in _worlds(2, 20, 2000)
-    ]
+    wrong = _errors(estimator, _worlds(2, 20, 2000))
     assert np.mean(wrong) <= 1, wrong  # 0 recorded in 1 world, 10 edges, 943 fits
 
 
@@ -310,8 +308,5 @@ def test_direction_of_a_pair_is_decided_by_a_change_of_the_noises_and_by_nothing
 @pytest.mark.slow
 def test_shifts_of_the_noise_means_add_no_edges():
     estimator = shared_mechanism()
-    wrong = [
-        int(shd(_fit(estimator, train, test)[1], test.truth))
-        for train, test in _worlds(4, 10, 1000, mean_shift=1.0)
-    ]
+    wrong = _errors(estimator, _worlds(4, 10, 1000, mean_shift=1.0))
     assert np.mean(wrong) <= 1, wrong

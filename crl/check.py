@@ -4,18 +4,49 @@ They look at concrete values on the host, before anything is compiled. What only
 can know is a value in the result (``Fit.diverged``), never an exception.
 """
 
-import ast
-import difflib
-from collections.abc import Iterable
-from importlib import import_module
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 
-from crl.core import Data, Estimator, MissingClaim, PyTree, Readout, Task, split
+from crl.core import Data, Estimator, MissingClaim, PyTree, Readout, Task, draw
+from crl.feed import draw_batch, hold_out
+
+
+def is_concrete(value: Any) -> bool:
+    """Whether ``value`` can be looked at: False for an option that is traced in a sweep."""
+    return not isinstance(value, jax.core.Tracer)
+
+
+def check_options(
+    who: str,
+    *,
+    at_least_one: Mapping[str, int] | None = None,
+    positive: Mapping[str, float] | None = None,
+    nonnegative: Mapping[str, float] | None = None,
+    one_of: Mapping[str, tuple[Any, Any]] | None = None,
+) -> None:
+    """Raise a ValueError for the first option of the factory ``who`` that is out of range.
+
+    Each option by name; one_of: name -> (value, the values there are). Traced options pass,
+    and so does none of these but a number: inf and NaN are out of every range.
+    """
+    ranges = [
+        ("an integer >= 1", at_least_one, lambda v: hasattr(v, "__index__") and v >= 1),
+        ("> 0", positive, lambda v: 0 < v < np.inf),
+        (">= 0", nonnegative, lambda v: 0 <= v < np.inf),
+    ]
+    for words, options, holds in ranges:
+        for name, value in (options or {}).items():
+            if is_concrete(value) and not holds(value):
+                raise ValueError(f"{who} needs {name} {words}, got {value!r}")
+    for name, (value, known) in (one_of or {}).items():
+        if value not in known:
+            raise ValueError(f"{who} has {name} {', '.join(map(repr, known))}, got {value!r}")
 
 
 def check_key(key: Array, ndim: int = 0) -> None:
@@ -29,23 +60,65 @@ def check_key(key: Array, ndim: int = 0) -> None:
         raise ValueError(f"expected {wanted}, got shape {key.shape}: pass {remedy}")
 
 
+def as_data(
+    x: ArrayLike,
+    env: ArrayLike | None = None,
+    aux: Mapping[str, ArrayLike] | None = None,
+    given: Mapping[str, ArrayLike] | None = None,
+) -> Data:
+    """A Data from arrays of your own.
+
+    x: (n, p) or (n, height, width, channels) numbers; integers become float32. env: (n,)
+    environment labels of any kind, renamed 0, 1, ... in sorted order, so that the smallest
+    is the base; rows come grouped by it. None: one environment. aux: side information by
+    name, each (n, ...), see crl.core.AUX. given: facts about the whole, see crl.core.GIVEN;
+    'count' is added.
+
+    Raises ValueError for shapes that do not fit, for values that are not finite and for
+    environments that are not grouped.
+    """
+    x = jnp.asarray(x)
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        x = x.astype(jnp.float32)
+    labels = np.zeros(x.shape[:1], np.int32)
+    if env is not None:
+        _, labels = np.unique(np.asarray(env), return_inverse=True)
+    count = np.bincount(labels).astype(np.int32)
+    data = Data(
+        x,
+        jnp.asarray(labels, jnp.int32),
+        {name: jnp.asarray(value) for name, value in (aux or {}).items()},
+        {
+            "count": jnp.asarray(count),
+            **{name: jnp.asarray(value) for name, value in (given or {}).items()},
+        },
+    )
+    check_data(data)
+    return data
+
+
 def check_data(data: Data) -> None:
     """Raise a ValueError for ``data`` that no estimator can use.
 
-    Looks at shapes, dtypes, finiteness of x and the environment labels. That environments
-    are grouped and of one size is checked where it matters (``crl.dgp.real.as_data``,
-    combinators that draw rows): some estimators do without. What entries of aux may be (NaN
-    for missing ones) is up to the estimator that reads it.
+    Looks at shapes, dtypes, finiteness of x, the environment labels, their order and their
+    count. What entries of aux may be (NaN for missing ones) is up to the estimator that
+    reads it.
     """
     if not isinstance(data, Data):
         raise ValueError(
             f"expected a crl.Data, got {type(data).__name__}: wrap an array with "
-            "crl.dgp.real.as_data(x)"
+            "crl.as_data(x), pass sample.data of a sample"
         )
-    x, env, aux = data
-    if not isinstance(aux, dict):
-        raise ValueError(f"expected aux to be a dict, got {aux!r}: pass {{}} for none")
-    for name, leaf in [("x", x), ("env", env), *aux.items()]:
+    x, env, aux, given, held = data
+    for name, side in (("aux", aux), ("given", given)):
+        if not isinstance(side, dict):
+            raise ValueError(f"expected {name} to be a dict, got {side!r}: pass {{}} for none")
+    if "count" not in given:
+        raise ValueError(
+            "expected given['count'], the rows of each environment, got none: make the Data "
+            "with crl.as_data, or with crl.core.grouped inside a DGP"
+        )
+    for name, leaf in [("x", x), ("env", env), *aux.items(), *given.items()]:
         if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
             raise ValueError(
                 f"expected {name} to be an array, got {type(leaf).__name__}: wrap it with "
@@ -60,11 +133,11 @@ def check_data(data: Data) -> None:
     n = x.shape[0]
     if n < 2:
         raise ValueError(f"expected at least 2 rows of x, got {n}: give more data")
-    for name, leaf in [("env", env), *aux.items()]:
+    for name, leaf in [("x", x), ("env", env), *aux.items()]:
         if leaf.shape[:1] != (n,):
             raise ValueError(
-                f"expected {name} with {n} rows like x, got shape {leaf.shape}: every leaf "
-                "of Data has one entry per row"
+                f"expected {name} with {n} rows like x, got shape {leaf.shape}: x, env and "
+                "aux have one entry per row, what has none belongs in given"
             )
     if not jnp.issubdtype(env.dtype, jnp.integer) or env.ndim != 1:
         raise ValueError(
@@ -72,12 +145,27 @@ def check_data(data: Data) -> None:
             f"{env.dtype}: label environments 0, 1, 2, ..."
         )
     _check_finite(x)
-    env = np.asarray(jax.device_get(env))
-    if env.min() < 0 or env.max() >= n or not np.bincount(env).all():
-        labels = np.unique(env)
+    _check_environments(np.asarray(jax.device_get(env)), np.asarray(given["count"]))
+    if held is not None:
+        check_data(held)
+
+
+def _check_environments(env: np.ndarray, count: np.ndarray) -> None:
+    if env.min() < 0 or env.max() >= len(env) or not np.bincount(env).all():
         raise ValueError(
-            f"expected environment labels 0..E-1 without gaps, got {labels.tolist()[:8]}: "
-            "relabel with np.unique(env, return_inverse=True)[1]"
+            "expected environment labels 0..E-1 without gaps, got "
+            f"{np.unique(env).tolist()[:8]}: crl.as_data renames them"
+        )
+    if np.any(np.diff(env) < 0):
+        raise ValueError(
+            "expected rows grouped by environment, got them mixed: sort x, env and aux with "
+            "np.argsort(env, kind='stable')"
+        )
+    found = np.bincount(env)
+    if count.shape != found.shape or np.any(count != found):
+        raise ValueError(
+            f"expected given['count'] = {found.tolist()} as in env, got {count.tolist()}: "
+            "make the Data with crl.as_data"
         )
 
 
@@ -100,10 +188,19 @@ def _check_finite(x: Array) -> None:
     )
 
 
-def check_num_steps(num_steps: int) -> None:
-    """Raise a ValueError unless ``num_steps`` is a count."""
+def check_estimator(estimator: Estimator) -> None:
+    """Raise an error unless ``estimator`` is one, with numbers that make sense."""
+    if not isinstance(estimator, Estimator):
+        name = getattr(estimator, "__name__", type(estimator).__name__)
+        hint = f"call the factory, {name}(...)" if callable(estimator) else "see crl.Estimator"
+        raise TypeError(f"expected a crl.Estimator, got {name}: {hint}")
+    num_steps, size, share = estimator.num_steps, estimator.batch_size, estimator.holdout
     if not hasattr(num_steps, "__index__") or num_steps < 0:
         raise ValueError(f"expected num_steps to be an integer >= 0, got {num_steps!r}")
+    if size is not None and (not hasattr(size, "__index__") or size < 1):
+        raise ValueError(f"expected batch_size to be an integer >= 1 or None, got {size!r}")
+    if not 0 <= share <= 0.5:
+        raise ValueError(f"expected holdout in [0, 0.5], got {share!r}")
 
 
 def check_step(before: PyTree, after: PyTree, info: dict[str, Array]) -> None:
@@ -140,32 +237,8 @@ def difference(a: PyTree, b: PyTree) -> str:
     return ""
 
 
-def nearest(name: str, known: Iterable[str], what: str) -> str:
-    """The sentence for an unknown name: what it should have been, and the nearest one."""
-    known = sorted(known)
-    close = difflib.get_close_matches(name, known, 1, 0.4)
-    hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
-    return f"unknown {what} {name!r}: {hint}"
 
 
-def resolve(reference: str) -> Any:
-    """The object named ``module:attribute``, e.g. ``crl.ica.fastica:fastica``."""
-    module, _, attribute = reference.partition(":")
-    if not (module and attribute):
-        raise ValueError(f"expected 'module:name', got {reference!r}: e.g. my_lab.tcl:tcl")
-    try:
-        found = import_module(module)
-    except ModuleNotFoundError as error:
-        # An import that fails inside the module is its author's to see, unchanged.
-        if error.name is None or not (module + ".").startswith(error.name + "."):
-            raise
-        raise ValueError(
-            f"no module {error.name!r} for {reference!r}: is it installed or on PYTHONPATH?"
-        ) from error
-    if not hasattr(found, attribute):
-        names = [n for n in vars(found) if not n.startswith("_")]
-        raise ValueError(f"in {reference!r}: {nearest(attribute, names, 'name')}")
-    return getattr(found, attribute)
 
 
 def check_task(task: Task, estimator: Estimator) -> Readout:
@@ -174,50 +247,34 @@ def check_task(task: Task, estimator: Estimator) -> Readout:
     Returns the shapes of the readout. Raises ValueError with one sentence for what does
     not fit: "metric shd needs readout.graph, which is None here: ...".
     """
-    check_num_steps(estimator.num_steps)
+    check_estimator(estimator)
     for name in ("num_train", "num_test"):
         if getattr(task, name) < 2:
             raise ValueError(f"expected {name} >= 2 rows, got {getattr(task, name)}")
 
     def whole(key):
-        n = task.num_train + task.num_test
-        train, test = split(task.dgp.sample(key, task.dgp.init(key), n), n, task.num_train)
-        state = jax.tree.map(jnp.asarray, estimator.init(key, train.data))
+        train, test = draw(task, key)
+        data = hold_out(train.data, estimator.holdout)
+        state = jax.tree.map(jnp.asarray, estimator.init(key, data))
         if estimator.num_steps:
-            check_step(state, *estimator.step(key, state, train.data))
-        state = estimator.finish(key, state, train.data)
-        return estimator.readout(state, test.data), test.truth
+            batch = draw_batch(key, data, estimator.batch_size)
+            check_step(state, *estimator.step(key, state, batch))
+        return estimator.readout(estimator.finish(key, state, data), test.data), test
 
-    out, truth = jax.eval_shape(whole, jax.random.key(0))
+    out, test = jax.eval_shape(whole, jax.random.key(0))
+    if not isinstance(out, Readout):
+        raise ValueError(f"expected readout to return a Readout, got {type(out).__name__}")
     one = out._replace(diag=None)
     two = jax.tree.map(lambda s: jax.ShapeDtypeStruct((2, *s.shape), s.dtype), one)
-    asked = [(f"metric {k}", metric, (out, truth)) for k, metric in task.metrics.items()]
-    asked += [(f"stability metric {k}", v, (two,)) for k, v in task.stability.items()]
-    for name, metric, args in asked:
+    asked = [(f"metric {k}", metric, out) for k, metric in task.metrics.items()]
+    asked += [(f"stability metric {k}", metric, two) for k, metric in task.stability.items()]
+    for name, metric, claims in asked:
         try:
-            jax.eval_shape(metric, *args)
+            value = jax.eval_shape(metric, claims, test)
         except MissingClaim:
             raise
         except Exception as error:
             raise ValueError(f"{name} does not fit this task: {error}") from error
+        if getattr(value, "shape", None) != ():
+            raise ValueError(f"expected {name} to return one scalar, got {value}")
     return out
-
-
-def parse_call(text: str) -> tuple[str, dict[str, Any]]:
-    """``module:factory(name=literal, ...)`` as reference and options; brackets optional."""
-    reference, bracket, rest = text.partition("(")
-    try:
-        call = ast.parse(f"f({rest}" if bracket else "f()", mode="eval").body
-        if not isinstance(call, ast.Call) or call.args:
-            raise ValueError("give every option as name=value")
-        return reference, {k.arg: ast.literal_eval(k.value) for k in call.keywords}
-    except (SyntaxError, ValueError) as error:
-        raise ValueError(
-            f"expected 'module:factory(name=value, ...)', got {text!r}: {error}"
-        ) from error
-
-
-def build(text: str) -> Any:
-    """The result of ``module:factory(name=literal, ...)``; the brackets may be left out."""
-    reference, options = parse_call(text)
-    return resolve(reference)(**options)

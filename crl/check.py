@@ -237,10 +237,6 @@ def difference(a: PyTree, b: PyTree) -> str:
     return ""
 
 
-
-
-
-
 def check_task(task: Task, estimator: Estimator) -> Readout:
     """Dry-run a task with an estimator by shapes alone, in about a second.
 

@@ -5,10 +5,11 @@ function ``(key, t, ...) -> batch``: the batch of step t depends on the key and 
 that a resumed fit sees what an uninterrupted one sees.
 """
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -91,8 +92,13 @@ def hold_out(data: Data, share: float) -> Data:
     return take_rows(data, np.flatnonzero(~is_held))._replace(held=held)
 
 
-def check_holdout(data: Data, share: float) -> None:
-    """Raise a ValueError unless every environment has a row to hold out."""
+def check_holdout(data: Data, share: float, from_memory: bool = True) -> None:
+    """Raise a ValueError unless there are rows to hold out, in every environment."""
+    if share and data.held is None and not from_memory:
+        raise ValueError(
+            "expected example.held, the rows that the estimator holds out of every step, got "
+            "none: a Stream or Fresh brings its own, example._replace(held=...)"
+        )
     fewest = int(np.min(np.asarray(data.given["count"])))
     if share and data.held is None and share * fewest < 1:
         raise ValueError(
@@ -101,16 +107,24 @@ def check_holdout(data: Data, share: float) -> None:
         )
 
 
+@functools.cache
 def from_memory(size: int | None) -> Feed:
     """Batches drawn from a Data."""
     return Feed(lambda key, data, i: draw_batch(key, data, size), size)
 
 
+@functools.cache
 def from_stream(size: int) -> Feed:
-    """Batches that were read: the source is a chunk of them."""
-    return Feed(lambda key, chunk, i: jax.tree.map(lambda a: a[i], chunk), size)
+    """Batches that were read: the source is a chunk of them, and the rows held out."""
+
+    def batch(key, source, i):
+        chunk, held = source
+        return jax.tree.map(lambda a: a[i], chunk)._replace(held=held)
+
+    return Feed(batch, size)
 
 
+@functools.cache
 def from_world(dgp: DGP, size: int) -> Feed:
     """Batches drawn from the world that is the source: (world, example)."""
 
@@ -122,14 +136,18 @@ def from_world(dgp: DGP, size: int) -> Feed:
     return Feed(batch, size)
 
 
-def bytes_of(data: Any) -> int:
-    """Bytes of the arrays of a tree, or of their shapes."""
-    return sum(np.prod(a.shape, dtype=int) * a.dtype.itemsize for a in jax.tree.leaves(data))
+def bytes_per_row(data: Data) -> int:
+    """Bytes of a row: x, env and aux."""
+    return sum(a.nbytes for a in jax.tree.leaves((data.x, data.env, data.aux))) // len(data.x)
 
 
-def chunks(stream: Stream, done: int, num_steps: int, num: int, size: int) -> Iterator[Data]:
-    """The batches of ``num`` steps at a time, the next read while these are computed."""
-    held = stream.example.held
+def chunks(
+    stream: Stream, done: int, num_steps: int, num: int, size: int, place: Callable
+) -> Iterator[Data]:
+    """The batches of ``num`` steps at a time, the next read while these are computed.
+
+    place: puts a chunk on its devices.
+    """
 
     def read(start):
         found = stream.read(start, num, size)
@@ -139,11 +157,7 @@ def chunks(stream: Stream, done: int, num_steps: int, num: int, size: int) -> It
                 f"expected read({start}, {num}, {size}) to return x and env of shape "
                 f"({num}, {size}, ...), got {sorted(shapes)}: see crl.Stream"
             )
-        if held is not None:  # the same for each step, and not read again
-            found = found._replace(
-                held=jax.tree.map(lambda a: jnp.broadcast_to(a, (num, *a.shape)), held)
-            )
-        return found
+        return place(found)
 
     with ThreadPoolExecutor(1, "crl-read") as pool:
         upcoming = pool.submit(read, done)
@@ -152,3 +166,4 @@ def chunks(stream: Stream, done: int, num_steps: int, num: int, size: int) -> It
             if start < num_steps:
                 upcoming = pool.submit(read, start)
             yield now
+            del now

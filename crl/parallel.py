@@ -1,8 +1,8 @@
 """Replicas and rows over devices and processes: the only file that knows pmap and meshes.
 
 Replicas (seeds) are independent, so their sweep compiles to a program without a single
-collective. Rows of one big fit are not: ``shard_rows`` places them, and XLA inserts the
-all-reduces that keep every number what it is on one device.
+collective. Rows of one big fit are not: ``spread_rows`` lays those of each batch over the
+devices, and XLA inserts the all-reduces that keep every number what it is on one device.
 """
 
 import functools
@@ -15,8 +15,8 @@ from jax import Array
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
-from crl.check import nearest
-from crl.core import PyTree
+from crl.core import Data, PyTree, map_rows
+from crl.names import nearest
 
 BACKENDS = ("shard_map", "pmap", "vmap")
 
@@ -58,19 +58,24 @@ def map_local(
     *,
     backend: str = "shard_map",
     devices: Sequence[jax.Device] | None = None,
+    shared: tuple[int, ...] = (),
     donate_argnums: tuple[int, ...] = (),
 ) -> Callable:
     """``map_replicas`` within this process, whatever the others do.
 
+    shared: arguments that are the same for all replicas and have no axis of them.
     donate_argnums: arguments whose buffers the result may reuse; see ``place``.
     """
     devices = check_devices(backend, devices)
 
     def mapped(*args):
-        num = num_replicas(args)
+        num = num_replicas([a for i, a in enumerate(args) if i not in shared])
         used, _, _ = _layout(num, backend, devices)
-        placed = place(args, backend, devices)
-        return cut(_compile(fn, backend, used, tuple(donate_argnums))(*placed), num)
+        placed = [
+            share(a, backend, devices, num) if i in shared else place(a, backend, devices)
+            for i, a in enumerate(args)
+        ]
+        return cut(_compile(fn, backend, used, shared, tuple(donate_argnums))(*placed), num)
 
     return mapped
 
@@ -114,8 +119,18 @@ def place(tree: PyTree, backend: str, devices: tuple[jax.Device, ...]) -> PyTree
 
     Costs nothing for a tree that is placed already, so a loop places its inputs once.
     """
+    if not jax.tree.leaves(tree):
+        return tree
     _, total, sharding = _layout(num_replicas(tree), backend, devices)
     return jax.device_put(_pad(tree, total), sharding)
+
+
+def share(tree: PyTree, backend: str, devices: tuple[jax.Device, ...], num: int) -> PyTree:
+    """What all of ``num`` replicas share, a copy on each device that works for them."""
+    used, _, sharding = _layout(num, backend, devices)
+    if backend != "vmap":
+        sharding = NamedSharding(_mesh(used, "replica"), PartitionSpec())
+    return jax.device_put(tree, sharding)
 
 
 def cut(tree: PyTree, num: int) -> PyTree:
@@ -150,42 +165,65 @@ def _mesh(devices, axis):
 
 
 @functools.lru_cache(maxsize=256)
-def _compile(fn, backend, devices, donate_argnums):
+def _compile(fn, backend, devices, shared, donate_argnums):
     """A compiled function of placed arguments."""
-    if backend == "vmap":
-        return jax.jit(jax.vmap(fn), donate_argnums=donate_argnums)
 
     def lanes(*args):
-        if devices[0].platform == "cpu":
-            return jax.lax.map(lambda lane: fn(*lane), args)
-        return jax.vmap(fn)(*args)
+        def one(*own):
+            own = iter(own)
+            return fn(*(a if i in shared else next(own) for i, a in enumerate(args)))
+
+        mine = [a for i, a in enumerate(args) if i not in shared]
+        if devices[0].platform == "cpu" and backend != "vmap":
+            return jax.lax.map(lambda lane: one(*lane), mine)
+        return jax.vmap(one)(*mine)
+
+    if backend == "vmap":
+        return jax.jit(lanes, donate_argnums=donate_argnums)
 
     mesh, by_replica = _mesh(devices, "replica"), PartitionSpec("replica")
     if backend == "pmap":
-        # pmap wants the leading axis to be the number of devices.
-        shape, sharding = (len(devices), -1), NamedSharding(mesh, by_replica)
-        mapped = jax.pmap(lanes, devices=devices, donate_argnums=donate_argnums)
-        fold = jax.jit(
-            lambda t: jax.tree.map(lambda a: a.reshape(*shape, *a.shape[1:]), t),
-            out_shardings=sharding,
-        )
-        flat = jax.jit(
-            lambda t: jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), t),
-            out_shardings=sharding,
-        )
-        return lambda *args: flat(mapped(*fold(args)))
+        return _compile_pmap(lanes, devices, shared, donate_argnums)
 
     # Without collectives the check of varying axes buys nothing, and it refuses loops
     # whose first carry is a constant.
-    sharded = jax.shard_map(
-        lanes, mesh=mesh, in_specs=by_replica, out_specs=by_replica, check_vma=False
-    )
+    def sharded(*args):
+        specs = tuple(PartitionSpec() if i in shared else by_replica for i in range(len(args)))
+        return jax.shard_map(
+            lanes, mesh=mesh, in_specs=specs, out_specs=by_replica, check_vma=False
+        )(*args)
+
     return jax.jit(sharded, donate_argnums=donate_argnums)
+
+
+def _compile_pmap(lanes, devices, shared, donate_argnums):
+    # pmap wants the leading axis to be the number of devices.
+    shape = (len(devices), -1)
+    sharding = NamedSharding(_mesh(devices, "replica"), PartitionSpec("replica"))
+    fold = jax.jit(
+        lambda t: jax.tree.map(lambda a: a.reshape(*shape, *a.shape[1:]), t),
+        out_shardings=sharding,
+    )
+    flat = jax.jit(
+        lambda t: jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), t),
+        out_shardings=sharding,
+    )
+
+    @functools.cache
+    def compiled(num_args):
+        axes = tuple(None if i in shared else 0 for i in range(num_args))
+        return jax.pmap(lanes, devices=devices, in_axes=axes, donate_argnums=donate_argnums)
+
+    def mapped(*args):
+        args = [a if i in shared else fold(a) for i, a in enumerate(args)]
+        return flat(compiled(len(args))(*args))
+
+    return mapped
 
 
 def own_share(tree: PyTree) -> PyTree:
     """This process's contiguous share of the replicas, padded to the size of all others."""
-    if jax.process_count() == 1:
+    if jax.process_count() == 1 or not jax.tree.leaves(tree):
         return tree
     size = -(-num_replicas(tree) // jax.process_count())
     first = size * jax.process_index()
@@ -207,21 +245,68 @@ def gather(tree: PyTree, num: int) -> PyTree:
     return jax.tree.map(join, tree)
 
 
-def shard_rows(tree: PyTree, devices: Sequence[jax.Device] | None = None) -> PyTree:
-    """A Data (or any tree with leading axis n) with its rows spread over the devices.
+def row_devices(
+    devices: Sequence[jax.Device] | None, num_rows: int
+) -> tuple[jax.Device, ...] | None:
+    """The devices that the rows of a batch go over; None: no layout is asked for.
 
-    ``crl.fit`` on such data is data-parallel for every estimator: the compiled program
-    means what it means on one device, and XLA adds the collectives. n must be a multiple
-    of the number of devices.
+    Raises ValueError where ``num_rows`` do not divide over them.
     """
+    if devices is None:
+        return None
     devices = check_devices("shard_map", devices)
-    num = num_replicas(tree)
-    if num % len(devices):
+    if num_rows % len(devices):
         raise ValueError(
-            f"expected rows that divide over {len(devices)} devices, got {num}: drop "
-            f"{num % len(devices)} of them or pass fewer devices"
+            f"expected rows that divide over {len(devices)} devices, got {num_rows}: choose "
+            "another batch_size, drop rows, or pass fewer devices"
         )
-    return jax.device_put(tree, NamedSharding(_mesh(devices, "data"), PartitionSpec("data")))
+    return devices
+
+
+def over_devices(tree: PyTree, devices: tuple[jax.Device, ...] | None, axis: int) -> PyTree:
+    """``tree`` with this axis of every leaf spread over the devices; None: as it is."""
+    if devices is None:
+        return tree
+    spec = PartitionSpec(*[None] * axis, "data")
+    return jax.device_put(tree, NamedSharding(_mesh(devices, "data"), spec))
+
+
+def on_all_devices(tree: PyTree, devices: tuple[jax.Device, ...] | None) -> PyTree:
+    """A copy of ``tree`` on each of the devices; None: as it is. Also inside jit."""
+    if devices is None:
+        return tree
+    return jax.device_put(tree, NamedSharding(_mesh(devices, "data"), PartitionSpec()))
+
+
+def place_data(data: Data, devices: tuple[jax.Device, ...] | None, spread: bool) -> Data:
+    """A Data on the devices: its rows spread over them, or a copy on each of them.
+
+    A copy where batches are drawn from it, each device its own rows of the batch without
+    asking the others; data that outgrow a device belong in a ``crl.Stream``.
+    """
+    if devices is None:
+        return data
+    copied = on_all_devices(data, devices)
+    return map_rows(lambda a: over_devices(a, devices, 0), copied) if spread else copied
+
+
+def place_chunk(chunk: Data, devices: tuple[jax.Device, ...] | None) -> Data:
+    """Batches (num, size, ...) on the devices, the rows of each spread over them."""
+    if devices is None:
+        return jax.device_put(chunk)
+    given = on_all_devices(chunk.given, devices)
+    return map_rows(lambda a: over_devices(a, devices, 1), chunk)._replace(given=given)
+
+
+def spread_rows(data: Data, devices: tuple[jax.Device, ...] | None) -> Data:
+    """Inside jit: a batch whose rows lie over the devices, so that each does its share.
+
+    The compiled program means what it means on one device; XLA adds the collectives.
+    """
+    if devices is None:
+        return data
+    by_row = NamedSharding(_mesh(devices, "data"), PartitionSpec("data"))
+    return map_rows(lambda a: jax.lax.with_sharding_constraint(a, by_row), data)
 
 
 def data_parallel(
@@ -240,6 +325,7 @@ def data_parallel(
     compiled = jax.jit(jax.value_and_grad(loss, **options), out_shardings=everywhere)
 
     def value_and_grad(params, batch):
-        return compiled(jax.device_put(params, everywhere), shard_rows(batch, devices))
+        row_devices(devices, num_replicas(batch))
+        return compiled(jax.device_put(params, everywhere), over_devices(batch, devices, 0))
 
     return value_and_grad

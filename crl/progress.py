@@ -18,7 +18,12 @@ LINE_EVERY = 10  # s between two log lines, and before the first
 
 @contextlib.contextmanager
 def progress(
-    total: int, *, label: str = "", unit: str = "step", initial: int = 0, bar: bool | None = None
+    total: int,
+    *,
+    label: str = "",
+    unit: str = "step",
+    initial: int = 0,
+    bar: bool | None = None,
 ) -> Iterator[Callable]:
     """A function report(done, facts, label): a bar on a terminal, now and then a log line
     elsewhere.

@@ -2,53 +2,49 @@
 
 ``start``, ``advance`` and ``finish`` are pure and compose with jit, vmap and the maps of
 ``crl.parallel``; ``fit`` drives them in chunks, and between two chunks there is room for
-what a compiled loop must not do: progress, a log line, a checkpoint, an early stop.
-Step t uses ``fold_in(key, t)``, so a resumed fit equals an uninterrupted one bit for bit.
+what a compiled loop must not do: progress, a log line, a checkpoint, an early stop. Step t
+uses ``fold_in(key, t)``, for its batch too, so that a resumed fit equals an uninterrupted
+one bit for bit.
 """
 
 import contextlib
 import functools
-import itertools
-import logging
 import math
 import operator
 import os
-import signal
-import sys
-import threading
-import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from tqdm import tqdm
 
-from crl import parallel
-from crl.check import all_finite, check_data, check_key, check_num_steps, check_step
-from crl.checkpoint import digest, digest_of_program, restore, save
-from crl.core import Data, Estimator, PyTree, Readout, accept, keep
+from crl import checkpoint as disk
+from crl import feed, parallel
+from crl.check import all_finite, check_data, check_estimator, check_key, check_step
+from crl.core import PER_ROW, Data, Estimator, PyTree, Readout, accept, keep, take_rows
+from crl.feed import Feed, Fresh, Stream, hold_out
+from crl.progress import on_signals, progress
 
-log = logging.getLogger("crl")
+RESUME = 75  # exit code of a fit that a signal stopped: EX_TEMPFAIL, "run me again"
 
 
 class Lane(NamedTuple):
     """One fit in flight: with the key and the data, all that a resumed run needs."""
 
-    state: PyTree
+    state: PyTree  # of the last good step; what finish made of it, after the last one
     step: Array  # () int32, steps done
-    diverged: Array  # () bool: frozen before the step that went wrong; see ``attempt``
+    diverged: Array  # () bool: frozen before the step whose loss was not finite
     converged: Array  # () bool: the estimator said that further steps change nothing
 
 
 class Fit(NamedTuple):
     """A finished fit, or with a leading axis r everywhere, a batch of replicas.
 
-    The state is on its devices, the rest is numpy. ``trace`` holds the info of each step
-    that the estimator might have made, NaN after it stopped.
+    The state is what ``finish`` left: all that readout needs, on its devices; the rest is
+    numpy. ``trace`` holds the info of each step that the estimator might have made, NaN
+    after it stopped.
     """
 
     state: PyTree
@@ -58,96 +54,91 @@ class Fit(NamedTuple):
     diverged: np.ndarray  # () bool
 
 
-class Stream(NamedTuple):
-    """Data that does not fit in memory, read batch by batch, in place of a Data.
-
-    ``read(start, num)`` returns the batches of steps start..start+num-1 as a Data whose
-    leaves have a further leading axis ``num``; it depends on nothing but its arguments,
-    which is what makes a resumed run exact. The last chunk may ask for batches past the
-    last step. ``example`` is one batch, and all that init, finish and validate see.
-    """
-
-    example: Data
-    read: Callable[[int, int], Data]
-
-
-def start(estimator: Estimator, key: Array, data: Data) -> Lane:
-    """A lane before its first step."""
-    check_num_steps(estimator.num_steps)
-    # A Python number may stand for an array.
-    state = jax.tree.map(jnp.asarray, estimator.init(jax.random.fold_in(key, 2**31 - 1), data))
-    zero = jnp.zeros((), jnp.int32)
-    return Lane(state, zero, _has_nan(state), jnp.zeros((), bool))
+def start(estimator: Estimator, key: Array, data: Data, state: PyTree | None = None) -> Lane:
+    """A lane before its first step; ``state``: where to start in place of ``init``."""
+    if state is None:
+        state = estimator.init(jax.random.fold_in(key, 2**31 - 1), data)
+    state = jax.tree.map(jnp.asarray, state)  # a Python number may stand for an array
+    return Lane(state, jnp.zeros((), jnp.int32), _has_nan(state), jnp.zeros((), bool))
 
 
 def attempt(
-    estimator: Estimator, key: Array, lane: Lane, data: Data
+    estimator: Estimator, key: Array, lane: Lane, batch: Data
 ) -> tuple[Lane, dict[str, Array]]:
-    """One further step of a lane, even of one that has stopped, and its info.
+    """One further step, and its info; a lane that has stopped stays as it is, info NaN.
 
-    A step goes wrong when the new state holds NaN or the info is not finite; inf in a
-    state is legitimate, such as the score of what was not yet tried. A wrong step is not
-    taken: the lane keeps its last good state, marked diverged, and the info is NaN.
+    A step with a loss that is not finite is not taken: the lane keeps its last good state,
+    marked diverged. The loss is known before the update, so that this costs no pass over
+    the state; a state that turns NaN by itself is seen at the end of the chunk.
     """
-    step_key = jax.random.fold_in(key, lane.step)
-    state, info = estimator.step(step_key, lane.state, data)
+    state, info = estimator.step(key, lane.state, batch)
     check_step(lane.state, state, info)
     info = {k: _as_float(v) for k, v in info.items()}
-    bad = _has_nan(state) | ~_is_finite(info)
-    info = {k: jnp.where(bad, jnp.nan, v) for k, v in info.items()}
-    converged = info.get("converged", jnp.zeros(())) > 0  # NaN is not
-    step = jnp.where(bad, lane.step, lane.step + 1)
-    return Lane(select(bad, lane.state, state), step, bad, converged), info
+    has_stopped = lane.diverged | lane.converged
+    is_bad = ~jnp.isfinite(info["loss"]) if "loss" in info else jnp.zeros((), bool)
+    frozen = has_stopped | is_bad
+    new = Lane(
+        select(frozen, lane.state, state),
+        jnp.where(frozen, lane.step, lane.step + 1),
+        lane.diverged | (is_bad & ~has_stopped),
+        lane.converged,
+    )
+    if estimator.converged is not None:
+        new = new._replace(converged=lane.converged | (~frozen & estimator.converged(state)))
+    return new, {k: jnp.where(frozen, jnp.nan, v) for k, v in info.items()}
 
 
 def advance(
-    estimator: Estimator, key: Array, lane: Lane, data: Data, num: int, streamed: bool = False
+    estimator: Estimator,
+    key: Array,
+    lane: Lane,
+    source: PyTree,
+    count: int | Array,
+    *,
+    num: int | None = None,
+    batch: Callable | None = None,
 ) -> tuple[Lane, dict[str, Array]]:
-    """At most ``num`` further steps, never past ``estimator.num_steps``.
+    """``count`` further steps, fewer where the lane stops before.
 
-    Returns the lane and info of each step, (num,), NaN where no step was made. With
-    ``streamed``, the leaves of data have a leading axis ``num``: one batch a step.
+    count: may be traced, at most ``num``, which is count by default. source: a Data, or
+    what ``batch(key, source, i)`` makes the batch of the i-th of these steps from.
+    Returns the lane and the info of each step, (num,), NaN where no step was made.
     """
+    num = count if num is None else num
+    batch = batch or feed.from_memory(estimator.batch_size).batch
 
-    def one(lane, i):
-        batch = jax.tree.map(lambda a: a[i], data) if streamed else data
-        return attempt(estimator, key, lane, batch)
+    def one(i, lane):
+        key_batch, key_step = jax.random.split(jax.random.fold_in(key, lane.step))
+        return attempt(estimator, key_step, lane, batch(key_batch, source, i))
 
-    def is_active(lane):
-        return ~lane.diverged & ~lane.converged & (lane.step < estimator.num_steps)
+    def body(carry):
+        i, lane, trace = carry
+        lane, info = one(i, lane)
+        return i + 1, lane, {k: v.at[i].set(info[k]) for k, v in trace.items()}
 
-    shapes = dict(jax.eval_shape(one, lane, 0)[1])
-    if shapes.pop("converged", None) is not None:
-        # Stops at convergence, where a scan would pay for all the steps.
-        def body(carry):
-            i, lane, trace = carry
-            lane, info = one(lane, i)
-            return i + 1, lane, {k: v.at[i].set(info[k]) for k, v in trace.items()}
+    def goes_on(carry):
+        i, lane, _ = carry
+        if estimator.converged is None:
+            return i < count  # the same for all replicas, so that none is selected by it
+        return (i < count) & ~lane.diverged & ~lane.converged
 
-        trace = {k: jnp.full((num, *v.shape), jnp.nan, v.dtype) for k, v in shapes.items()}
-        _, lane, trace = jax.lax.while_loop(
-            lambda c: (c[0] < num) & is_active(c[1]), body, (0, lane, trace)
-        )
-        return lane, trace
-
-    def scanned(lane, i):
-        new, info = one(lane, i)
-        active = is_active(lane)
-        info = {k: jnp.where(active, v, jnp.nan) for k, v in info.items()}
-        return select(active, new, lane), info
-
-    return jax.lax.scan(scanned, lane, jnp.arange(num))
+    shapes = jax.eval_shape(one, 0, lane)[1]
+    trace = {k: jnp.full((num, *v.shape), jnp.nan, v.dtype) for k, v in shapes.items()}
+    first = jnp.zeros((), jnp.int32)
+    _, lane, trace = jax.lax.while_loop(goes_on, body, (first, lane, trace))
+    return lane._replace(diverged=lane.diverged | _has_nan(lane.state)), trace
 
 
 def finish(estimator: Estimator, key: Array, lane: Lane, data: Data) -> Lane:
     """The lane after the estimator's ``finish``; a NaN there marks it diverged."""
     key = jax.random.fold_in(key, 2**31 - 2)
-    state = estimator.finish(key, lane.state, data)
+    state = jax.tree.map(jnp.asarray, estimator.finish(key, lane.state, data))
     return lane._replace(state=state, diverged=lane.diverged | _has_nan(state))
 
 
 def run(estimator: Estimator, key: Array, data: Data) -> Lane:
     """A whole fit as one pure function, for use inside jit; no progress, no trace."""
+    data = hold_out(data, estimator.holdout)
     lane = start(estimator, key, data)
     if estimator.num_steps:
         lane, _ = advance(estimator, key, lane, data, estimator.num_steps)
@@ -157,10 +148,6 @@ def run(estimator: Estimator, key: Array, data: Data) -> Lane:
 def _has_nan(tree: PyTree) -> Array:
     leaves = [a for a in jax.tree.leaves(tree) if jnp.issubdtype(a.dtype, jnp.inexact)]
     return jnp.any(jnp.stack([jnp.any(jnp.isnan(a)) for a in leaves] or [jnp.zeros((), bool)]))
-
-
-def _is_finite(info: dict[str, Array]) -> Array:
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(v)) for v in info.values()] or [True]))
 
 
 def _as_float(value: Array) -> Array:
@@ -175,48 +162,101 @@ def select(condition: Array, if_true: PyTree, if_false: PyTree) -> PyTree:
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), if_true, if_false)
 
 
-class _Programs(NamedTuple):
-    """The compiled pieces of one fit, or of a batch of replicas; these are padded."""
+class Recipe(NamedTuple):
+    """A factory with the options that all replicas share; equal by content, so that the
+    same call finds its compiled program."""
 
-    pad: Callable  # (tree) -> tree as the programs take it, on its devices
-    start: Callable  # (key, data) -> lane
-    advance: Callable  # (key, lane, data) -> (lane, trace); donates the lane
-    finish: Callable | None  # (key, lane, data) -> lane; None where there is nothing to do
+    factory: Callable
+    args: tuple
+    options: tuple[tuple[str, object], ...]
+
+    def build(self, swept: Mapping[str, Array]) -> Estimator:
+        """The estimator with further options, which may be traced."""
+        return self.factory(*self.args, **dict(self.options), **swept)
+
+
+def _recipe(estimator: Estimator | Callable) -> Estimator | Recipe:
+    if isinstance(estimator, Estimator) or not callable(estimator):
+        return estimator
+    args, options = (), {}
+    while isinstance(estimator, functools.partial):
+        args = estimator.args + args
+        options = {**estimator.keywords, **options}
+        estimator = estimator.func
+    return Recipe(estimator, args, tuple(sorted(options.items())))
+
+
+def _build(recipe: Estimator | Recipe, swept: Mapping[str, Array]) -> Estimator:
+    return recipe.build(swept) if isinstance(recipe, Recipe) else recipe
+
+
+class _Programs(NamedTuple):
+    """The compiled pieces of one fit, or of a batch of replicas; these are padded.
+
+    options: those swept, () or (r,) each; {} for a finished estimator.
+    """
+
+    start: Callable  # (options, key, data, state or None) -> lane
+    advance: Callable  # (options, key, lane, source, count) -> (lane, trace); donates lane
+    finish: Callable | None  # (options, key, lane, data) -> lane; None: nothing to do
 
 
 @functools.lru_cache(maxsize=128)
-def _programs(estimator, num, streamed, backend, devices) -> _Programs:
-    def forward(key, lane, data):
-        return advance(estimator, key, lane, data, num, streamed)
+def _programs(recipe, has_end, feed: Feed, num, rows, replicas) -> _Programs:
+    """rows: devices that the rows of a batch go over, or None. replicas: (backend, devices,
+    whether they share the data), or None for one fit."""
 
-    compiled, pad = jax.jit, lambda tree: tree
-    if backend is not None:
+    def begin(options, key, data, state):
+        return start(_build(recipe, options), key, data, state)
+
+    def batch(key, source, i):
+        return parallel.spread_rows(feed.batch(key, source, i), rows)
+
+    def forward(options, key, lane, source, count):
+        estimator = _build(recipe, options)
+        return advance(estimator, key, lane, source, count, num=num, batch=batch)
+
+    def end(options, key, lane, data):
+        return finish(_build(recipe, options), key, lane, data)
+
+    if replicas is None:
+
+        def compiled(fn, shared=(), **options):
+            return jax.jit(fn, **options)
+
+        of_data = of_source = of_end = ()
+    else:
+        backend, devices, shares_data = replicas
         compiled = functools.partial(parallel.map_local, backend=backend, devices=devices)
-        pad = functools.partial(parallel.place, backend=backend, devices=devices)
-    has_end = estimator.finish is not keep
+        of_data, of_source, of_end = ((2,), (3, 4), (3,)) if shares_data else ((), (4,), ())
     return _Programs(
-        pad,
-        compiled(functools.partial(start, estimator)),
-        compiled(forward, donate_argnums=(1,)),
-        compiled(functools.partial(finish, estimator)) if has_end else None,
+        compiled(begin, shared=of_data),
+        compiled(forward, shared=of_source, donate_argnums=(2,)),
+        compiled(end, shared=of_end) if has_end else None,
     )
 
 
 def fit(
     estimator: Estimator,
     key: Array,
-    data: Data | Stream,
+    data: Data | Stream | Fresh,
     *,
+    devices: Sequence[jax.Device] | None = None,
+    state: PyTree | None = None,
     chunk_size: int = 500,
     checkpoint: str | os.PathLike | None = None,
     label: str = "",
 ) -> Fit:
     """Fit one estimator to one dataset.
 
-    key: typed PRNG key. data: a Data, or a Stream that is read batch by batch, the next
-    chunk while this one is computed. chunk_size: steps per compiled call; between two of
-    them the host looks in: a progress bar on a terminal, a line of the logger "crl"
-    elsewhere, both with ``label``.
+    key: typed PRNG key. data: a Data; a Stream, read while the chunk before is computed; or
+    Fresh rows of a world. devices: spreads the rows of every batch over them, for any
+    estimator; the numbers stay those of one device up to the order of sums. state: a state
+    of the estimator to start from, in place of ``init``.
+
+    chunk_size: steps per compiled call at most, fewer where those of a stream come to more
+    than 64 MB. Between two calls the host looks in: a progress bar on a terminal, a line of
+    the logger "crl" elsewhere, both with ``label``.
 
     checkpoint: a directory of this fit alone, written after every chunk. A fit that finds
     its own steps there resumes from the newest intact one and ends bit for bit as if it
@@ -227,105 +267,202 @@ def fit(
 
     Raises ValueError, before anything is compiled, for data the estimator cannot use.
     """
+    check_estimator(estimator)
     check_key(key)
-    streamed = isinstance(data, Stream)
-    example = data.example if streamed else data
+    example = data if isinstance(data, Data) else getattr(data, "example", data)
     check_data(example)
     estimator.validate(example)
-    num = even_chunks(estimator.num_steps, chunk_size)
-    programs = _programs(estimator, num, streamed, None, None)
-    read = data.read if streamed else None
-    return _drive(programs, estimator, key, example, read, num, checkpoint, label)
+    feed.check_holdout(example, estimator.holdout, isinstance(data, Data))
+    example = hold_out(example, estimator.holdout)
+    size = estimator.batch_size
+    if not isinstance(data, Data):
+        size = size or len(example.x)
+    rows = parallel.row_devices(devices, min(size or len(example.x), len(example.x)))
+    how, source, chunk_bytes = feed.from_memory(size), None, 0
+    if isinstance(data, Stream):
+        how = feed.from_stream(size)
+        chunk_bytes = size * feed.bytes_per_row(example)
+    elif isinstance(data, Fresh):
+        how, source = feed.from_world(data.dgp, size), (data.world, example)
+    num = chunk_length(estimator.num_steps, chunk_size, chunk_bytes)
+    identity = {}
+    if checkpoint is not None:
+        identity = _identity(estimator, {}, key, example, state, source)
+    is_full = size is None or size >= len(example.x)
+    example = parallel.place_data(example, rows, spread=is_full)
+    key, state, source = parallel.on_all_devices((key, state, source), rows)
+    sources = _endlessly(example if source is None else source)
+    if isinstance(data, Stream):
+        place = functools.partial(parallel.place_chunk, devices=rows)
+
+        def sources(done):
+            held = parallel.on_all_devices(example.held, rows)
+            for chunk in feed.chunks(data, done, estimator.num_steps, num, size, place):
+                yield chunk, held
+
+    programs = _programs(estimator, estimator.finish is not keep, how, num, rows, None)
+    job = _Job({}, key, example, state, estimator.num_steps, num, identity, label)
+    return _drive(programs, job, sources, checkpoint, lambda tree: tree, lambda tree: tree)
 
 
 def fit_replicas(
-    estimator: Estimator,
+    estimator: Estimator | Callable[..., Estimator],
     keys: Array,
     data: Data,
     *,
+    options: Mapping[str, Array] | None = None,
+    shared: bool = False,
+    state: PyTree | None = None,
     backend: str = "shard_map",
     devices: Sequence[jax.Device] | None = None,
     chunk_size: int = 500,
     checkpoint: str | os.PathLike | None = None,
     label: str = "",
 ) -> Fit:
-    """Fit one estimator to r datasets of one shape at once, spread over the devices.
+    """Fit r replicas at once in one compiled program, spread over the devices.
 
-    keys: (r,) typed PRNG keys. data: leaves (r, n, ...), one dataset per key. backend and
-    devices as in ``crl.parallel.map_replicas``, the rest as in ``fit``. Every field of the
-    Fit has the leading axis r; each replica converges or diverges by itself, and the fit
-    ends when all have stopped. A checkpoint resumes on any number of devices, but under
-    ``jax.distributed`` on the same number of processes.
+    keys: (r,) typed PRNG keys. data: leaves (r, n, ...), one dataset per key, or with
+    ``shared`` one Data for all. options: float options of a factory by name, (r,) each; the
+    estimator is then the factory, ``functools.partial(topk_sae, 512, 8)`` say, and a sweep
+    over them compiles once. state: where to start in place of ``init``, leaves (r, ...).
+    backend and devices as in ``crl.parallel.map_replicas``, the rest as in ``fit``. Every
+    field of the Fit has the leading axis r; each replica converges or diverges by itself,
+    and the fit ends when all have stopped. A checkpoint resumes on any number of devices,
+    but under ``jax.distributed`` on the same number of processes.
     """
     check_key(keys, ndim=1)
     if not isinstance(data, Data):
         raise ValueError(
-            f"expected a Data whose leaves have the leading axis r, got "
-            f"{type(data).__name__}: only crl.fit takes a Stream"
+            f"expected a Data{'' if shared else ' whose leaves have the leading axis r'}, got "
+            f"{type(data).__name__}: only crl.fit takes a Stream or Fresh"
         )
-    num_lanes = parallel.num_replicas({"keys": keys, "data": data})
+    recipe, options = _recipe(estimator), _swept(estimator, options, len(keys))
+    per_replica = {"keys": keys, "options": options, "state": state}
+    num_lanes = parallel.num_replicas(per_replica | ({} if shared else {"data": data}))
     devices = parallel.check_devices(backend, devices)
-    num = even_chunks(estimator.num_steps, chunk_size)
-    _check_lanes(estimator, data, num_lanes)
+    built = _check_lanes(recipe, options, data, shared, num_lanes)
+    how = feed.from_memory(built.batch_size)
+    num = chunk_length(built.num_steps, chunk_size)
     if checkpoint is not None and jax.process_count() > 1:
         checkpoint = os.path.join(checkpoint, f"process{jax.process_index()}")
-    programs = _programs(estimator, num, False, backend, devices)
-    keys, data = parallel.own_share((keys, data))
-    out = _drive(programs, estimator, keys, data, None, num, checkpoint, label)
+    replicas = (backend, devices, shared)
+    programs = _programs(recipe, built.finish is not keep, how, num, None, replicas)
+    options, keys, state = parallel.own_share((options, keys, state))
+    if not shared:
+        data = parallel.own_share(data)
+    num_own, identity = len(keys), {}
+    if checkpoint is not None:
+        identity = _identity(recipe, options, keys, data, state)
+    if built.holdout:
+        part = functools.partial(hold_out, share=built.holdout)
+        data = part(data) if shared else jax.vmap(part)(data)
+
+    def pad(tree):
+        return parallel.place(tree, backend, devices)
+
+    def unpad(tree):
+        return parallel.cut(tree, num_own)
+
+    data = parallel.share(data, backend, devices, num_own) if shared else pad(data)
+    job = _Job(
+        pad(options), pad(keys), data, pad(state), built.num_steps, num, identity, label
+    )
+    out = _drive(programs, job, _endlessly(data), checkpoint, pad, unpad)
     return parallel.gather(out, num_lanes)
 
 
-def _check_lanes(estimator, data, num_lanes) -> None:
+def _swept(estimator, options, num_lanes) -> dict[str, Array]:
+    """The swept options as arrays (r,)."""
+    if options and isinstance(estimator, Estimator):
+        raise ValueError(
+            f"expected a factory to sweep {', '.join(options)}, got an Estimator: pass "
+            "functools.partial(factory, ...) without calling it"
+        )
+    swept = {name: jnp.asarray(value) for name, value in (options or {}).items()}
+    for name, value in swept.items():
+        if value.shape != (num_lanes,) or not jnp.issubdtype(value.dtype, jnp.floating):
+            raise ValueError(
+                f"expected {name} as floats of shape ({num_lanes},), one per key, got shape "
+                f"{value.shape} and dtype {value.dtype}: integers set shapes and are not swept"
+            )
+    return swept
+
+
+def _check_lanes(recipe, options, data, shared, num_lanes) -> Estimator:
+    """The estimator of the first replica, after a look at the data and options of all."""
+    for i in range(num_lanes if options else 1):
+        estimator = _build(recipe, {name: float(v[i]) for name, v in options.items()})
+        check_estimator(estimator)
+    first = _build(recipe, {name: float(v[0]) for name, v in options.items()})
     # Lanes have one shape; where they share the environments too, one look serves all.
     env = np.asarray(jax.device_get(data.env))
-    alike = all_finite(data.x) and bool(np.all(env == env[:1]))
-    for i in range(1 if alike and estimator.validate is accept else num_lanes):
-        lane = jax.tree.map(operator.itemgetter(i), data)
+    alike = shared or (all_finite(data.x) and bool(np.all(env == env[:1])))
+    for i in range(1 if shared or (alike and first.validate is accept) else num_lanes):
+        lane = data if shared else jax.tree.map(operator.itemgetter(i), data)
         try:
             if i == 0 or not alike:
                 check_data(lane)
-            estimator.validate(lane)
+                feed.check_holdout(lane, first.holdout)
+            first.validate(lane)
         except ValueError as error:
+            if shared:
+                raise
             raise ValueError(f"replica {i} of {num_lanes}: {error}") from error
+    return first
 
 
-RESUME = 75  # exit code of a fit that a signal stopped: EX_TEMPFAIL, "run me again"
-BAR_DELAY = 1  # s before a progress bar shows: a short fit needs none
-LINE_EVERY = 10  # s between two log lines, and before the first
+def _endlessly(source) -> Callable[[int], Iterator]:
+    def sources(done):
+        while True:
+            yield source
+
+    return sources
 
 
-def _drive(programs, estimator, key, data, read, num, checkpoint, label) -> Fit:
+class _Job(NamedTuple):
+    """What there is to do: one fit, or replicas with a leading axis, padded."""
+
+    options: dict[str, Array]  # those swept
+    key: Array
+    data: Data
+    state: PyTree | None
+    num_steps: int
+    chunk: int  # steps per compiled call
+    identity: dict[str, str]  # see ``_identity``; {} without a checkpoint
+    label: str
+
+
+def _drive(programs, job: _Job, sources, checkpoint, pad, unpad) -> Fit:
     """Steps in chunks until every lane has stopped; the one host loop there is."""
-    shape, num_steps = key.shape, estimator.num_steps
-    identity = _identity(estimator, key, data) if checkpoint is not None else {}
-
-    def unpad(tree):
-        return parallel.cut(tree, *shape) if shape else tree
-
-    key, data = programs.pad((key, data))
-    lane, done, traces = programs.start(key, data), 0, []
+    num_steps, options, key = job.num_steps, job.options, job.key
+    lane, done, traces = programs.start(options, key, job.data, job.state), 0, []
     if checkpoint is not None:
-        lane, done, traces = _resumed(checkpoint, identity, num_steps, unpad(lane))
-        lane = programs.pad(lane)
+        lane, done, traces = _resumed(checkpoint, job.identity, num_steps, unpad(lane))
+        lane = pad(lane)
     head = unpad(jax.device_get(_head(lane)))
+    caught = []
+    signals = ("SIGTERM", "SIGUSR1") if checkpoint is not None else ()
     with (
-        _interruption(checkpoint is not None) as interrupted,
-        _progress(label, num_steps, done) as report,
-        contextlib.closing(_inputs(data, read, done, num_steps, num)) as inputs,
+        on_signals(signals, caught.append),
+        progress(num_steps, label=job.label, initial=done) as report,
+        contextlib.closing(sources(done)) as chunks,
     ):
         while done < num_steps and not np.all(head.converged | head.diverged):
-            lane, trace = programs.advance(key, lane, next(inputs))
-            done = min(done + num, num_steps)
+            count = min(job.chunk, num_steps - done)
+            lane, trace = programs.advance(options, key, lane, next(chunks), np.int32(count))
+            done += count
             trace, head = unpad(jax.device_get((trace, _head(lane))))  # waits for the device
-            traces.append(trace)
-            report(done, trace, head)
+            traces.append({k: v[..., :count] for k, v in trace.items()})
+            report(done, _facts(trace, head))
             if checkpoint is not None:
-                _save(checkpoint, identity, done, unpad(lane), _join(traces, done))
-            if interrupted():
+                _save(checkpoint, job.identity, done, unpad(lane), _join(traces, done))
+            if caught:
                 raise SystemExit(RESUME)
         if programs.finish is not None:
-            lane = programs.finish(key, lane, data)
+            lane = programs.finish(options, key, lane, job.data)
             head = unpad(jax.device_get(_head(lane)))
+    if caught:  # what came late still exits: the steps are saved
+        raise SystemExit(RESUME)
     return Fit(unpad(lane.state), _join(traces, num_steps), *head)
 
 
@@ -341,60 +478,55 @@ def _head(lane: Lane) -> _Head:
     return _Head(lane.step, lane.converged, lane.diverged)
 
 
+def _facts(trace: dict[str, np.ndarray], head: _Head) -> list[str]:
+    """The median loss of the lanes, and how many of them have stopped."""
+    losses = []
+    for lane in np.atleast_2d(trace.get("loss", np.nan)):
+        losses += list(lane[np.isfinite(lane)][-1:])  # of the lane's last step
+    facts = [f"loss {np.median(losses):.4g}"] if losses else []
+    for name in ("converged", "diverged"):
+        if np.any(getattr(head, name)):
+            facts.append(f"{np.mean(getattr(head, name)):.0%} {name}")
+    return facts
+
+
 def _join(traces: list[dict], num_steps: int) -> dict[str, np.ndarray]:
     """The chunks' traces end to end: exactly num_steps entries, NaN where none was made."""
 
     def join(name):
-        trace = np.concatenate([t[name] for t in traces], axis=-1)[..., :num_steps]
+        trace = np.concatenate([t[name] for t in traces], axis=-1)
         missing = [(0, 0)] * (trace.ndim - 1) + [(0, num_steps - trace.shape[-1])]
         return np.pad(trace, missing, constant_values=np.nan)
 
     return {name: join(name) for name in (traces[0] if traces else {})}
 
 
-def _inputs(data, read, done, num_steps, num):
-    """What each chunk sees; of a stream the next chunk is read while one is computed."""
-    if read is None:
-        yield from itertools.repeat(data)
-
-    def batches(start):
-        found = read(start, num)
-        shapes = {np.shape(a)[:1] for a in jax.tree.leaves(found)}
-        if shapes != {(num,)}:
-            raise ValueError(
-                f"expected read({start}, {num}) to return {num} batches, the leading axis of "
-                f"every leaf, got {sorted(shapes)}: see crl.Stream"
-            )
-        return found
-
-    with ThreadPoolExecutor(1, "crl-read") as pool:
-        upcoming = pool.submit(batches, done)
-        for at in range(done + num, num_steps, num):
-            now, upcoming = upcoming.result(), pool.submit(batches, at)
-            yield now
-        yield upcoming.result()
-
-
-def _identity(estimator, key, data) -> dict[str, str]:
+def _identity(recipe, options, key, data, state, source=None) -> dict[str, str]:
     """Digests of what the numbers of a fit follow from: its inputs and its program."""
 
-    def once(key, data):
-        lane = start(estimator, key, data)
+    def first(tree, has_replicas):
+        return jax.tree.map(lambda a: a[0], tree) if has_replicas else tree
+
+    own = first((options, key, state), key.ndim > 0)
+    lane = first(data, data.env.ndim > 1)  # replicas may share their data
+
+    def once(options, key, state, data):
+        estimator = _build(recipe, options)
+        data = hold_out(data, estimator.holdout)
+        lane = start(estimator, key, data, state)
         if estimator.num_steps:
-            lane, _ = attempt(estimator, key, lane, data)
+            batch = feed.draw_batch(key, data, estimator.batch_size)
+            lane, _ = attempt(estimator, key, lane, batch)
         return finish(estimator, key, lane, data)
 
-    def lane(tree):
-        return jax.tree.map(lambda a: a[0], tree) if key.shape else tree
-
-    shapes = jax.eval_shape(lane, (key, data))
-    return {"inputs": digest((key, data)), "program": digest_of_program(once, *shapes)}
+    program = disk.digest_of_program(once, *own, lane)
+    return {"inputs": disk.digest((options, key, data, state, source)), "program": program}
 
 
 def _save(directory, identity, done, lane, trace) -> None:
     shapes = {name: [v.shape, v.dtype.name] for name, v in trace.items()}
     meta = {**identity, "steps": done, "trace": shapes}
-    save(directory, done, {"lane": lane, "trace": trace}, meta)
+    disk.save(directory, done, {"lane": lane, "trace": trace}, meta)
 
 
 def _resumed(directory, identity, num_steps, lane: Lane) -> tuple[Lane, int, list[dict]]:
@@ -410,82 +542,112 @@ def _resumed(directory, identity, num_steps, lane: Lane) -> tuple[Lane, int, lis
         trace = {name: np.zeros(*described) for name, described in meta["trace"].items()}
         return {"lane": lane, "trace": trace}
 
-    found = restore(directory, like)
+    found = disk.restore(directory, like)
     if found is None:
         return lane, 0, []
     done, tree, _ = found
     return tree["lane"], done, [tree["trace"]]
 
 
-@contextlib.contextmanager
-def _interruption(enabled: bool):
-    """A function that says whether SIGTERM or SIGUSR1 came; what comes late still exits."""
-    # Only the main thread may set handlers; elsewhere signals keep their meaning.
-    if not enabled or threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    caught = []
-    names = [s for s in ("SIGTERM", "SIGUSR1") if hasattr(signal, s)]
-    before = {
-        s: signal.signal(s, lambda number, _: caught.append(number))
-        for s in (getattr(signal, name) for name in names)
-    }
-    try:
-        yield lambda: bool(caught)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if caught:
-        raise SystemExit(RESUME)
+def chunk_length(num_steps: int, chunk_size: int, step_bytes: int = 0) -> int:
+    """Steps per compiled call: the length that splits num_steps most evenly.
 
-
-@contextlib.contextmanager
-def _progress(label: str, num_steps: int, done: int):
-    """A function (steps done, trace, head) that tells: a bar on a terminal, else a line."""
-    bar = None
-    if num_steps and sys.stderr.isatty():
-        bar = tqdm(desc=label, total=num_steps, initial=done, delay=BAR_DELAY, leave=False)
-
-    told = time.monotonic()
-
-    def report(done, trace, head):
-        nonlocal told
-        if bar is None:
-            if time.monotonic() - told < LINE_EVERY or not log.isEnabledFor(logging.INFO):
-                return
-            told = time.monotonic()
-        facts = []
-        for losses in np.atleast_2d(trace.get("loss", np.nan)):
-            facts += list(losses[np.isfinite(losses)][-1:])  # of the lane's last step
-        facts = [f"loss {np.median(facts):.4g}"] if facts else []
-        for name in ("converged", "diverged"):
-            if np.any(getattr(head, name)):
-                facts.append(f"{np.mean(getattr(head, name)):.0%} {name}")
-        if bar is None:
-            log.info("%s", ", ".join([f"{label} step {done}/{num_steps}".strip(), *facts]))
-        else:
-            bar.set_postfix_str(", ".join(facts), refresh=False)
-            bar.update(done - bar.n)
-
-    try:
-        yield report
-    finally:
-        if bar is not None:
-            bar.close()
-
-
-def even_chunks(num_steps: int, chunk_size: int) -> int:
-    """The chunk length <= chunk_size that splits num_steps most evenly: one compilation."""
+    At most ``chunk_size`` of them, and at most ``feed.CHUNK_BYTES`` of batches, which take
+    ``step_bytes`` each.
+    """
     if chunk_size < 1:
         raise ValueError(f"expected chunk_size >= 1 steps, got {chunk_size}")
+    if step_bytes:
+        chunk_size = max(1, min(chunk_size, feed.CHUNK_BYTES // step_bytes))
     return math.ceil(num_steps / max(1, math.ceil(num_steps / chunk_size)))
 
 
-def readout(estimator: Estimator, state: PyTree, data: Data) -> Readout:
-    """What the fitted estimator claims about data, the training rows or others."""
-    return _readout(estimator, state, data)
+def readout(
+    estimator: Estimator, fitted: PyTree, data: Data, *, batch_size: int | None = None
+) -> Readout:
+    """What the fitted estimator claims about data, the training rows or others.
+
+    fitted: ``Fit.state`` of one fit; see ``readout_replicas`` for many. batch_size: rows
+    looked at in one go, for data whose claims do not fit on the device: claims per row then
+    are numpy arrays end to end, ``diag`` the mean over batches, all else that of the first.
+    """
+    n = len(data.x)
+    if batch_size is None or batch_size >= n:
+        return _readout(estimator, fitted, data)
+    if batch_size < 1:
+        raise ValueError(f"expected batch_size >= 1 rows, got {batch_size}")
+    found = []
+    for first in range(0, n, batch_size):
+        # The last batch is filled up with its last row: one compilation for all.
+        rows = np.minimum(np.arange(first, first + batch_size), n - 1)
+        found.append(jax.device_get(_readout(estimator, fitted, take_rows(data, rows))))
+    claims = {
+        name: np.concatenate([getattr(f, name) for f in found])[:n]
+        for name in PER_ROW
+        if getattr(found[0], name, None) is not None
+    }
+    diag = found[0].diag
+    if diag is not None:
+        diag = {name: np.mean([f.diag[name] for f in found], axis=0) for name in diag}
+    return found[0]._replace(**claims, diag=diag)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _readout(estimator: Estimator, state: PyTree, data: Data) -> Readout:
-    return estimator.readout(state, data)
+def _readout(estimator: Estimator, fitted: PyTree, data: Data) -> Readout:
+    return estimator.readout(fitted, data)
+
+
+def readout_replicas(
+    estimator: Estimator | Callable[..., Estimator],
+    fitted: PyTree,
+    data: Data,
+    *,
+    options: Mapping[str, Array] | None = None,
+    shared: bool = False,
+    backend: str = "shard_map",
+    devices: Sequence[jax.Device] | None = None,
+) -> Readout:
+    """What each of r fits claims: ``fitted`` is ``Fit.state`` of ``fit_replicas``.
+
+    Arguments as there; the claims stay on the devices that have the fits.
+    """
+    num = parallel.num_replicas(fitted)
+    recipe, options = _recipe(estimator), _swept(estimator, options, num)
+    devices = parallel.check_devices(backend, devices)
+    read = _replica_readout(recipe, shared, backend, devices)
+    share = parallel.own_share((options, fitted))
+    out = read(*share, data if shared else parallel.own_share(data))
+    return parallel.gather(out, num)
+
+
+@functools.lru_cache(maxsize=128)
+def _replica_readout(recipe, shared, backend, devices):
+    def read(options, fitted, data):
+        return _build(recipe, options).readout(fitted, data)
+
+    return parallel.map_local(
+        read, backend=backend, devices=devices, shared=(2,) if shared else ()
+    )
+
+
+def save(directory: str | os.PathLike, fitted: PyTree) -> None:
+    """Keep a fitted model: ``Fit.state``, with a digest of every array."""
+    disk.save(directory, 0, fitted)
+
+
+def load(directory: str | os.PathLike, estimator: Estimator, data: Data) -> PyTree:
+    """A model that ``save`` kept, for ``readout``.
+
+    data: rows like those it was fitted on, of which only shapes are used. Nothing that is
+    read is executed. Raises ValueError for a model of another estimator, a damaged one, or
+    an empty directory.
+    """
+    like = jax.eval_shape(
+        lambda key, data: finish(estimator, key, start(estimator, key, data), data).state,
+        jax.random.key(0),
+        hold_out(data, estimator.holdout),
+    )
+    found = disk.restore(directory, like)
+    if found is None:
+        raise ValueError(f"expected a model in {directory}, got none: crl.save keeps one")
+    return found[1]

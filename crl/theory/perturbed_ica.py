@@ -35,7 +35,7 @@ import numpy as np
 from jax import Array
 
 from crl import train
-from crl.core import Data
+from crl.core import grouped
 from crl.ica.fastica import fastica
 from crl.metrics.latents import mean_correlation
 from crl.numerics.assignment import assign

@@ -34,11 +34,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from crl import train
 from crl.core import grouped
 from crl.ica.fastica import fastica
 from crl.metrics.latents import mean_correlation
 from crl.numerics.assignment import assign
+from crl.numerics.fixed_point import iterate
 from crl.numerics.linalg import dot
 from crl.theory.claim import Claim, Row, rate, slack
 
@@ -141,7 +141,13 @@ def _ica(contrast: str, key: Array, x: Array) -> tuple[Array, Array]:
     """FastICA's sources (n, d) and unmixing (d, d), at float64 precision."""
     estimator = fastica(x.shape[1], nonlinearity=contrast, tol=1e-14, num_steps=200)
     data = grouped(x)
-    found = estimator.readout(train.run(estimator, key, data).state, data)
+    state = iterate(
+        lambda state: estimator.step(key, state, data)[0],
+        estimator.init(key, data),
+        lambda _, state: ~estimator.converged(state),
+        estimator.num_steps,
+    )
+    found = estimator.readout(estimator.finish(key, state, data), data)
     return found.z, found.unmixing
 
 

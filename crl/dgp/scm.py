@@ -7,6 +7,7 @@ invertible mechanism (Montagna, arXiv 2510.13583); without a change, or with cha
 proportional to one another, the theorem's argument is void.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -101,37 +102,30 @@ def multi_environment_scm(
             (mean_shift * mean).at[0].set(0),
         )
 
-    def mixed(key, world, env):
-        draw = jax.random.normal if noise == "gaussian" else _standard_laplace
-        s = draw(key, (len(env), num_nodes), dtype) * world.sd[env] + world.mean[env]
-        return s, jax.vmap(lambda s: push(mechanism, world.mechanisms, s))(s)
+    def draw(key, world, env):
+        unit = jax.random.normal if noise == "gaussian" else _standard_laplace
+        s = unit(key, (len(env), num_nodes), dtype) * world.sd[env] + world.mean[env]
+        return s, jax.vmap(lambda s: push(mechanism, world.mechanisms, s))(s)  # (n, d)
 
     def sample(key, world, n):
         key_noise, key_node, key_value = jax.random.split(key, 3)
         count = [max(1, round(size * n)) for size in sizes]
         env = np.repeat(np.arange(num_envs), count)
-        s, x = mixed(key_noise, world, env)
-        node = jax.random.randint(key_node, env.shape, 0, num_nodes, jnp.int32)
-        do_mask = node[:, None] == jnp.arange(num_nodes)  # (n, d)
+        s, x = draw(key_noise, world, env)
         # Fresh rows rather than others of x, so that a part of a sample says nothing about
-        # the values of the rest; one column of each, so that they are no further data.
-        value = mixed(key_value, world, env)[1]
-        do_value = jnp.where(do_mask, value, 0)
-        counterfactual = jax.vmap(
-            lambda s, mask, value: push(mechanism, world.mechanisms, s, mask, value)
-        )(s, do_mask, do_value)
-        descends = transitive_closure(world.mechanisms.graph)[node]  # (n, d)
-        changed = (world.sd != world.sd[0]) | (world.mean != world.mean[0])
-        targets = changed.astype(jnp.int32)  # (E, d)
+        # the values of the rest.
+        do_mask, do_value = _query(key_node, draw(key_value, world, env)[1])
+        answer = functools.partial(push, mechanism, world.mechanisms)
+        density = functools.partial(log_density, mechanism, world, noise=noise)
         truth = Truth(
             z=s,
             graph=world.mechanisms.graph,
-            targets=targets,
-            counterfactual=counterfactual,
-            affected=descends,
-            log_prob=jax.vmap(lambda e, x: log_density(mechanism, world, e, x, noise))(env, x),
+            targets=_targets(world),
+            counterfactual=jax.vmap(answer)(s, do_mask, do_value),
+            affected=transitive_closure(world.mechanisms.graph)[jnp.argmax(do_mask, 1)],
+            log_prob=jax.vmap(density)(env, x),
         )
-        given = {"target": targets} if known_targets else {}
+        given = {"target": truth.targets} if known_targets else {}
         aux = {"do_mask": do_mask, "do_value": do_value}
         return Sample(grouped(x, count, aux, **given), truth)
 
@@ -150,6 +144,22 @@ def log_density(
     if noise == "gaussian":
         return jnp.sum(stats.norm.logpdf(s, mean, sd)) + log_det
     return jnp.sum(stats.laplace.logpdf(s, mean, sd * 0.5**0.5)) + log_det
+
+
+def _query(key: Array, x: Array) -> tuple[Array, Array]:
+    """do(x_i = value) for each row of x (n, d): mask and values (n, d), i at random.
+
+    One value of each row and 0 elsewhere, so that the rows are no further data.
+    """
+    n, d = x.shape
+    do_mask = jax.random.randint(key, (n, 1), 0, d, jnp.int32) == jnp.arange(d)
+    return do_mask, jnp.where(do_mask, x, 0)
+
+
+def _targets(world: World) -> Array:
+    """(E, d) 1 where the law of a noise is not that of the base."""
+    changed = (world.sd != world.sd[0]) | (world.mean != world.mean[0])
+    return changed.astype(jnp.int32)
 
 
 def _check_edges(graph: str, edges_per_node: float) -> None:

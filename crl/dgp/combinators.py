@@ -6,6 +6,7 @@ leaves without a simple value becomes None. ``held_out`` changes as ``sample`` d
 in ``given`` stay, and combinators nest.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -24,9 +25,10 @@ class _World(NamedTuple):
     own: PyTree
 
 
-def _with_laws(dgp: DGP, init: Callable, change: Callable, mix: Callable | None) -> DGP:
-    """A DGP whose laws are those of ``dgp`` changed: change(draw) -> sample, both alike."""
-    return DGP(init, change(dgp.sample), mix, dgp.held_out and change(dgp.held_out))
+def _with_law(dgp: DGP, init: Callable, law: Callable, mix: Callable | None) -> DGP:
+    """A DGP with law(draw, key, world, n) -> Sample, ``draw`` being either law of ``dgp``."""
+    held_out = dgp.held_out and functools.partial(law, dgp.held_out)
+    return DGP(init, functools.partial(law, dgp.sample), mix, held_out)
 
 
 def _with_aux(data: Data, names: tuple[str, ...], change: Callable) -> dict:
@@ -58,17 +60,14 @@ def standardized(dgp: DGP, num_reference: int = 10_000) -> DGP:
         is_constant = scale <= 4 * jnp.finfo(x.dtype).eps * jnp.abs(mean)
         return _World(world, (mean, jnp.where(is_constant, 1, scale)))
 
-    def change(draw):
-        def sample(key, world, n):
-            return _standardize(draw(key, world.inner, n), *world.own)
-
-        return sample
+    def law(draw, key, world, n):
+        return _standardize(draw(key, world.inner, n), *world.own)
 
     def mix(world, z):
         mean, scale = world.own
         return (dgp.mix(world.inner, z) - mean) / scale
 
-    return _with_laws(dgp, init, change, dgp.mix and mix)
+    return _with_law(dgp, init, law, dgp.mix and mix)
 
 
 def _standardize(sample: Sample, mean: Array, scale: Array) -> Sample:
@@ -104,21 +103,17 @@ def noisy(dgp: DGP, scale: float = 0.1, source: Source | None = None) -> DGP:
     check_options("noisy", nonnegative={"scale": scale})
     source = source or gaussian()
 
-    def change(draw):
-        def sample(key, world, n):
-            k_inner, k_noise, k_pair = jax.random.split(key, 3)
-            data, truth = draw(k_inner, world, n)
+    def add(key, x):
+        return x + scale * source.sample(key, x.shape, x.dtype)
 
-            def add(key):
-                return lambda x: x + scale * source.sample(key, x.shape, x.dtype)
+    def law(draw, key, world, n):
+        k_inner, k_noise, k_pair = jax.random.split(key, 3)
+        data, truth = draw(k_inner, world, n)
+        aux = _with_aux(data, ("pair",), functools.partial(add, k_pair))
+        data = data._replace(x=add(k_noise, data.x), aux=aux)
+        return Sample(data, truth._replace(log_prob=None))
 
-            aux = _with_aux(data, ("pair",), add(k_pair))
-            data = data._replace(x=add(k_noise)(data.x), aux=aux)
-            return Sample(data, truth._replace(log_prob=None))
-
-        return sample
-
-    return _with_laws(dgp, dgp.init, change, dgp.mix)
+    return _with_law(dgp, dgp.init, law, dgp.mix)
 
 
 def perturbed(dgp: DGP, eta: float = 0.1, perturbation: str = "mlp") -> DGP:
@@ -148,29 +143,26 @@ def perturbed(dgp: DGP, eta: float = 0.1, perturbation: str = "mlp") -> DGP:
     def bend(world, x):
         return x + eta * h.apply(world.own, x)
 
-    def change(draw):
-        def sample(key, world, n):
-            data, truth = draw(key, world.inner, n)
-            if "do_value" in data.aux:
-                raise ValueError(
-                    "perturbed needs a world without do() queries, got aux['do_value']: a "
-                    "value set before the perturbation is not a value of x after it"
-                )
+    def law(draw, key, world, n):
+        data, truth = draw(key, world.inner, n)
+        if "do_value" in data.aux:
+            raise ValueError(
+                "perturbed needs a world without do() queries, got aux['do_value']: a value "
+                "set before the perturbation is not a value of x after it"
+            )
 
-            def rows(x):
-                return jax.vmap(lambda row: bend(world, row))(x)
+        def rows(x):
+            return jax.vmap(lambda row: bend(world, row))(x)
 
-            truth = truth._replace(mixing=None, dictionary=None, log_prob=None, jacobian=None)
-            truth = _map_truth(truth, counterfactual=rows)
-            aux = _with_aux(data, ("pair",), rows)
-            return Sample(data._replace(x=rows(data.x), aux=aux), truth)
-
-        return sample
+        truth = truth._replace(mixing=None, dictionary=None, log_prob=None, jacobian=None)
+        truth = _map_truth(truth, counterfactual=rows)
+        aux = _with_aux(data, ("pair",), rows)
+        return Sample(data._replace(x=rows(data.x), aux=aux), truth)
 
     def mix(world, z):
         return bend(world, dgp.mix(world.inner, z))
 
-    return _with_laws(dgp, init, change, dgp.mix and mix)
+    return _with_law(dgp, init, law, dgp.mix and mix)
 
 
 def with_jacobian(dgp: DGP, num_points: int = 64) -> DGP:
@@ -182,12 +174,9 @@ def with_jacobian(dgp: DGP, num_points: int = 64) -> DGP:
     if dgp.mix is None:
         raise ValueError("with_jacobian needs a DGP with mix, got one of real data (mix=None)")
 
-    def change(draw):
-        def sample(key, world, n):
-            data, truth = draw(key, world, n)
-            jacobian = jax.vmap(jax.jacfwd(lambda z: dgp.mix(world, z)))(truth.z[:num_points])
-            return Sample(data, truth._replace(jacobian=jacobian))
+    def law(draw, key, world, n):
+        data, truth = draw(key, world, n)
+        jacobian = jax.vmap(jax.jacfwd(lambda z: dgp.mix(world, z)))(truth.z[:num_points])
+        return Sample(data, truth._replace(jacobian=jacobian))
 
-        return sample
-
-    return _with_laws(dgp, dgp.init, change, dgp.mix)
+    return _with_law(dgp, dgp.init, law, dgp.mix)

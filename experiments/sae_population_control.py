@@ -28,10 +28,13 @@ from ml_collections import ConfigDict
 
 import crl
 from benchmarks.peers.sklearn_dictionary import minibatch_dictionary
-from crl.core import Estimator
-from crl.dgp import superposition
+from crl.core import Estimator, Task, draw
+from crl.dgp.superposition import s1, song
 from crl.metrics.dictionaries import dictionary_mcc, fvu, support_f1
 from crl.sae.topk_sae import topk_sae
+
+WORLDS = {"s1": s1, "song": song}
+METRICS = {"fvu": fvu, "mcc": dictionary_mcc, "f1": support_f1}
 
 
 def get_config() -> ConfigDict:
@@ -63,24 +66,17 @@ def measure(config: ConfigDict) -> list[dict]:
     """One row per world, method and fit: FVU, MCC and support F1 on held-out rows."""
     rows = []
     for name, sizes in config.worlds.items():
-        dgp, n = getattr(superposition, name)(), config.num_train + config.num_test
-        world = dgp.init(jax.random.key(0))
-        sample = dgp.sample(jax.random.key(1), world, n)
-        train, test = crl.split(sample, n, config.num_train)
+        task = Task(WORLDS[name](), config.num_train, config.num_test, METRICS)
+        train, test = draw(task, jax.random.key(0))
         for method, fitter in methods(config, **sizes).items():
             for seed in range(config.fits):
                 key = jax.random.key(seed)
                 if isinstance(fitter, Estimator):
-                    state = crl.fit(fitter, key, train.data).state
-                    out = crl.readout(fitter, state, test.data)
+                    fitted = crl.fit(fitter, key, train.data).state
+                    claims = crl.readout(fitter, fitted, test.data)
                 else:
-                    out = fitter(key, train.data, test.data)
-                row = {
-                    "fvu": fvu(out, test.truth),
-                    "mcc": dictionary_mcc(out, test.truth)["mcc"],
-                    "f1": support_f1(out, test.truth)["f1"],
-                }
-                row = {k: float(v) for k, v in row.items()}
+                    claims = fitter(key, train.data, test.data)
+                row = {k: float(metric(claims, test)) for k, metric in task.metrics.items()}
                 rows.append({"world": name, "method": method, **row})
                 print(
                     "{world:5} {method:25} fvu {fvu:.3f}  mcc {mcc:.3f}  f1 {f1:.3f}".format(

@@ -68,11 +68,11 @@ def measure(config: ConfigDict) -> list[dict]:
             for seed in range(config.worlds):
                 k_world, k_rows, k_fit = jax.random.split(jax.random.key(seed), 3)
                 sample = dgp.sample(k_rows, dgp.init(k_world), config.num_rows)
-                state = crl.fit(estimator, k_fit, sample.data).state
-                out = crl.readout(estimator, state, sample.data)
+                fitted = crl.fit(estimator, k_fit, sample.data).state
+                claims = crl.readout(estimator, fitted, sample.data)
                 row = {
-                    "mcc": float(mcc(out, sample.truth)),
-                    "r2": float(affine_r2(out, sample.truth)["recovered"]),
+                    "mcc": float(mcc(claims, sample)),
+                    "r2": float(affine_r2(claims, sample)),
                 }
                 rows.append({"method": method, "span": span, "world": seed, **row})
                 print(

@@ -15,8 +15,8 @@ def erdos_renyi(key: Array, num_nodes: int, edges_per_node: float = 1.0) -> Arra
     So k d edges are expected, at most all d (d - 1) / 2 of them.
     """
     key_edges, key_order = jax.random.split(key)
-    p = min(1.0, 2 * edges_per_node / max(1, num_nodes - 1))
-    edges = jax.random.bernoulli(key_edges, jnp.float32(p), (num_nodes, num_nodes))
+    p = jnp.minimum(1, 2 * edges_per_node / max(1, num_nodes - 1)).astype(jnp.float32)
+    edges = jax.random.bernoulli(key_edges, p, (num_nodes, num_nodes))
     return _shuffled(key_order, jnp.triu(edges, 1))
 
 

@@ -11,7 +11,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from crl.check import check_options, is_concrete
 from crl.core import PyTree
+from crl.numerics.fixed_point import fixed_point
+from crl.numerics.linalg import dot
 
 
 class Mixing(NamedTuple):
@@ -30,7 +33,7 @@ def linear(condition: float = 1.0, num_observed: int | None = None) -> Mixing:
     spaced in their logarithm. ``condition=1`` is a random orthogonal matrix (orthonormal
     columns for num_observed > num_latents): an isometry.
     """
-    if not condition >= 1:
+    if is_concrete(condition) and not 1 <= condition < math.inf:
         raise ValueError(f"linear needs condition >= 1, got {condition}")
 
     def init(key, num_latents, dtype):
@@ -42,11 +45,12 @@ def linear(condition: float = 1.0, num_observed: int | None = None) -> Mixing:
         ku, kv = jax.random.split(key)
         u = jax.random.orthogonal(ku, p, dtype=dtype)[:, :num_latents]
         v = jax.random.orthogonal(kv, num_latents, dtype=dtype)
-        log_s = jnp.linspace(0, -math.log(condition), num_latents, dtype=dtype)
-        return jnp.matmul(u * jnp.exp(log_s), v.T, precision="highest")  # (p, d)
+        smallest = -jnp.log(jnp.asarray(condition, dtype))
+        log_s = jnp.linspace(0, smallest, num_latents, dtype=dtype)
+        return dot(u * jnp.exp(log_s), v.T)  # (p, d)
 
     def forward(a, z):
-        return jnp.matmul(a, z, precision="highest")
+        return dot(a, z)
 
     def inverse(a, x):
         return jnp.linalg.lstsq(a, x)[0]
@@ -84,8 +88,8 @@ def _init_mlp(key, d, dtype):
 
 def _apply_mlp(params, z):
     w1, w2, b = params
-    hidden = jnp.tanh(jnp.matmul(w1, z, precision="highest") + b)
-    return jnp.matmul(w2, hidden, precision="highest")
+    hidden = jnp.tanh(dot(w1, z) + b)
+    return dot(w2, hidden)
 
 
 def _init_quadratic(key, d, dtype):
@@ -96,7 +100,7 @@ def _init_quadratic(key, d, dtype):
 
 
 def _apply_quadratic(b, z):
-    return jnp.matmul(jnp.matmul(b, z, precision="highest"), z, precision="highest")
+    return dot(dot(b, z), z)
 
 
 _MAPS = {
@@ -115,7 +119,7 @@ def near_isometric(eta: float = 0.1, perturbation: str = "mlp") -> Mixing:
     Source: the perturbed model x = A s + eta h(s) of Buchholz & Schoelkopf (ICML 2024).
     """
     h = perturbation_map(perturbation)
-    if not isinstance(eta, jax.core.Tracer) and not 0 <= eta < 1:
+    if is_concrete(eta) and not 0 <= eta < 1:
         raise ValueError(f"near_isometric needs 0 <= eta < 1 to be invertible, got {eta}")
 
     def init(key, num_latents, dtype):
@@ -125,37 +129,17 @@ def near_isometric(eta: float = 0.1, perturbation: str = "mlp") -> Mixing:
 
     def forward(params, z):
         q, params = params
-        return jnp.matmul(q, z, precision="highest") + eta * h.apply(params, z)
+        return dot(q, z) + eta * h.apply(params, z)
 
     def inverse(params, x):
         q, params = params
 
         def g(z):
-            return jnp.matmul(q.T, x - eta * h.apply(params, z), precision="highest")
+            return dot(q.T, x - eta * h.apply(params, z))
 
         return fixed_point(g, g(jnp.zeros_like(x)))
 
     return Mixing(init, forward, inverse)
-
-
-def fixed_point(g: Callable[[Array], Array], z: Array, max_steps: int = 500) -> Array:
-    """The fixed point of a contraction ``g``, from the start ``z`` (d,), to rounding.
-
-    Stops when a step no longer moves z by more than a few units in the last place; with
-    contraction factor c that takes about log(eps) / log(c) steps.
-    """
-    tol = 4 * jnp.finfo(z.dtype).eps
-
-    def body(carry):
-        i, z, _ = carry
-        new = g(z)
-        return i + 1, new, jnp.max(jnp.abs(new - z)) > tol * (1 + jnp.max(jnp.abs(new)))
-
-    def is_moving(carry):
-        i, _, moves = carry
-        return moves & (i < max_steps)
-
-    return jax.lax.while_loop(is_moving, body, (0, z, jnp.ones((), bool)))[1]
 
 
 def flat_torus(span: float = 5.0, width: float = 2 * math.sqrt(3)) -> Mixing:
@@ -167,7 +151,8 @@ def flat_torus(span: float = 5.0, width: float = 2 * math.sqrt(3)) -> Mixing:
     r = width / span. Injective while span < 2 pi; latents beyond the interval, such as
     those with unbounded support, wind further and may overlap. The inverse is atan2.
     """
-    if not 0 < span < 2 * math.pi:
+    check_options("flat_torus", positive={"width": width})
+    if is_concrete(span) and not 0 < span < 2 * math.pi:
         raise ValueError(f"flat_torus needs 0 < span < 2 pi rad to be injective, got {span}")
     r = width / span
 
@@ -176,10 +161,10 @@ def flat_torus(span: float = 5.0, width: float = 2 * math.sqrt(3)) -> Mixing:
 
     def forward(q, z):
         circles = r * jnp.concatenate([jnp.cos(z / r), jnp.sin(z / r)])  # (2d,)
-        return jnp.matmul(q, circles, precision="highest")
+        return dot(q, circles)
 
     def inverse(q, x):
-        cos, sin = jnp.split(jnp.matmul(q.T, x, precision="highest"), 2)
+        cos, sin = jnp.split(dot(q.T, x), 2)
         return r * jnp.arctan2(sin, cos)
 
     return Mixing(init, forward, inverse)
@@ -193,11 +178,9 @@ def leaky_relu_mlp(num_layers: int = 3, slope: float = 0.2) -> Mixing:
     and CL-ICA (Zimmermann et al. 2021). slope: of the leaky ReLU, in (0, 1]; num_layers
     counts the linear layers, 1 is linear. From x alone such a mixing is not identifiable.
     """
-    if num_layers < 1 or not 0 < slope <= 1:
-        raise ValueError(
-            "leaky_relu_mlp needs num_layers >= 1 and 0 < slope <= 1, got "
-            f"{num_layers} and {slope}"
-        )
+    check_options("leaky_relu_mlp", at_least_one={"num_layers": num_layers})
+    if is_concrete(slope) and not 0 < slope <= 1:
+        raise ValueError(f"leaky_relu_mlp needs 0 < slope <= 1, got {slope}")
 
     def init(key, num_latents, dtype):
         # Rejection below the 25th percentile, by one batched SVD: the first of those kept.
@@ -211,7 +194,7 @@ def leaky_relu_mlp(num_layers: int = 3, slope: float = 0.2) -> Mixing:
 
     def forward(w, z):
         for i in range(num_layers):
-            z = jnp.matmul(w[i], jax.nn.leaky_relu(z, slope) if i else z, precision="highest")
+            z = dot(w[i], jax.nn.leaky_relu(z, slope) if i else z)
         return z
 
     def inverse(w, x):

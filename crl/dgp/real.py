@@ -1,67 +1,51 @@
-"""Real data: arrays as Data, arrays as a DGP, and the digits of scikit-learn."""
+"""Real data: arrays as a DGP, and the digits of scikit-learn."""
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from jax.typing import ArrayLike
 
-from crl.check import check_data, nearest
-from crl.core import DGP, PER_ROW, Data, Sample, Truth
+from crl.check import as_data
+from crl.core import DGP, PER_ROW, Data, Sample, Truth, take_rows
+from crl.names import nearest
 
 
-def as_data(
-    x: ArrayLike, env: ArrayLike | None = None, aux: Mapping[str, ArrayLike] | None = None
-) -> Data:
-    """A Data from arrays.
+class World(NamedTuple):
+    """All rows, grouped by environment, and the order in which they are divided."""
 
-    x: (n, p) or (n, height, width, channels) numbers; integers become float32.
-    env: (n,) environment labels of any kind, renamed 0, 1, ... in sorted order, so that
-    the smallest is the base; rows come grouped by it, the same number in each. None: one
-    environment. aux: side information by name, each (n, ...); see crl.core.AUX.
-
-    Raises ValueError for shapes that do not fit, for values that are not finite and for
-    environments that are not grouped or of different sizes.
-    """
-    data = _gather(x, env, aux)
-    check_data(data)
-    labels = np.asarray(data.env)
-    sizes = np.bincount(labels)
-    if np.any(np.diff(labels) < 0):
-        raise ValueError(
-            "expected rows grouped by environment, got them mixed: sort x, env and aux with "
-            "np.argsort(env, kind='stable')"
-        )
-    if np.any(sizes != sizes[0]):
-        raise ValueError(
-            f"expected the same number of rows in each environment, got {sizes.tolist()}: "
-            "drop rows, or draw equal numbers with crl.dgp.real.from_arrays"
-        )
-    return data
+    data: Data
+    truth: Truth
+    order: Array  # (n,) rows in random order within their environment: in each the first
+    #   are set apart to judge on
 
 
 def from_arrays(
     x: ArrayLike,
     env: ArrayLike | None = None,
     aux: Mapping[str, ArrayLike] | None = None,
+    given: Mapping[str, ArrayLike] | None = None,
+    test: float = 0.25,
     **truth: ArrayLike,
 ) -> DGP:
     """Real data as a DGP, with whatever truth exists.
 
-    x, env, aux as in ``as_data``, but environments may be mixed and of any sizes.
-    truth: fields of crl.core.Truth by name (``z=``, ``graph=``, ``dictionary=``, ...);
-    truth.x is x. There is one world, whatever the key. ``sample(key, world, n)`` draws n
-    rows per environment without replacement, in random order, and raises ValueError when
-    an environment has fewer; to judge on held-out rows, sample once and ``crl.split``.
-    ``mix`` is None: nobody knows it.
+    x, env, aux, given as in ``crl.as_data``, but environments may be mixed. truth: fields of
+    crl.core.Truth by name (``z=``, ``graph=``, ``dictionary=``, ...). test: the share of each
+    environment's rows to judge on, static, in (0, 1); which ones is the world's choice.
 
-    Raises ValueError for shapes that do not fit and for unknown truth.
+    ``held_out(key, world, n)`` draws n rows per environment from those, ``sample`` from the
+    others, both without replacement and in random order: no row is ever in both. They raise
+    ValueError when an environment has fewer. ``mix`` is None: nobody knows it.
+
+    Raises ValueError for shapes that do not fit, for unknown truth, and where an environment
+    has less than one row for either part.
     """
-    data = _gather(x, env, aux)
-    check_data(data)
-    num_rows = data.x.shape[0]
-    known = set(Truth._fields) - {"x", "jacobian"}  # jacobian: bound to the order of rows
+    num_rows = len(x)
+    known = set(Truth._fields) - {"jacobian", "other"}  # jacobian: bound to the rows' order
     for name, value in truth.items():
         if name not in known:
             raise ValueError(nearest(name, known, "truth"))
@@ -69,39 +53,75 @@ def from_arrays(
             raise ValueError(
                 f"expected {name} with {num_rows} rows like x, got shape {np.shape(value)}"
             )
-    truth = Truth(x=data.x, **{k: jnp.asarray(v) for k, v in truth.items()})
+    x, env, aux, truth = _grouped_by_environment(x, env, aux or {}, truth)
+    data = as_data(x, env, aux, given)
+    truth = Truth(**{k: jnp.asarray(v) for k, v in truth.items()})
     sizes = np.bincount(data.env)  # (E,)
-    first = np.cumsum(sizes) - sizes  # where each environment starts, once sorted
+    if not 0 < test < 1 or sizes.min() < 2:
+        raise ValueError(
+            f"expected 0 < test < 1 and two rows or more in each environment, got test={test} "
+            f"and {sizes.tolist()} rows: one part is to fit on, the other to judge on"
+        )
+    num_test = np.clip(np.round(test * sizes).astype(int), 1, sizes - 1)
+    place = np.arange(num_rows) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    is_test = place < np.repeat(num_test, sizes)  # (n,) of places in the world's order
 
     def init(key):
-        del key
-        return Sample(data, truth)
+        return World(data, truth, _shuffled(key, np.asarray(data.env)))
 
-    def sample(key, world, n):
-        if n > sizes.min():
-            raise ValueError(
-                f"expected at most {sizes.min()} rows per environment, got n={n}: the "
-                f"smallest of the {len(sizes)} environments has no more"
-            )
-        order = jnp.lexsort(
-            (jax.random.uniform(key, (num_rows,), jnp.float32), world.data.env)
-        )
-        rows = order[(first[:, None] + np.arange(n)).ravel()]  # (E * n,)
-        truth = {
-            f: v[rows] if f in PER_ROW and v is not None else v
-            for f, v in world.truth._asdict().items()
-        }
-        return Sample(jax.tree.map(lambda a: a[rows], world.data), Truth(**truth))
+    def law(is_mine, sizes, part):
+        def sample(key, world, n):
+            if n > sizes.min():
+                raise ValueError(
+                    f"expected at most {sizes.min()} rows per environment to {part}, got "
+                    f"n={n}: the smallest of the {len(sizes)} environments has no more (test "
+                    "is the share to judge on)"
+                )
+            first = np.cumsum(sizes) - sizes
+            chosen = (first[:, None] + np.arange(n)).ravel()  # (E * n,)
+            order = _shuffled(key, np.asarray(data.env)[is_mine])
+            rows = world.order[is_mine][order[chosen]]
+            picked = {
+                name: value[rows] if name in PER_ROW and value is not None else value
+                for name, value in world.truth._asdict().items()
+            }
+            return Sample(take_rows(world.data, rows), Truth(**picked))
 
-    return DGP(init, sample, None)
+        return sample
+
+    to_fit = law(~is_test, sizes - num_test, "fit on")
+    return DGP(init, to_fit, None, law(is_test, num_test, "judge on"))
 
 
-def digits() -> DGP:
+def _shuffled(key: Array, env: np.ndarray) -> Array:
+    """0..n-1 in random order within the environments, which are sorted."""
+    return jnp.lexsort((jax.random.uniform(key, env.shape, jnp.float32), env))
+
+
+def _grouped_by_environment(x, env, aux: Mapping, truth: Mapping) -> tuple:
+    """The same with rows sorted by environment, where there are several."""
+    if env is None or np.shape(env) != (len(x),):  # as_data says what is wrong with it
+        return x, env, aux, truth
+    order = np.argsort(np.asarray(env), kind="stable")
+
+    def rows(value):
+        return value[order] if np.shape(value)[:1] == order.shape else value
+
+    aux = {name: rows(jnp.asarray(value)) for name, value in aux.items()}
+    truth = {
+        name: rows(jnp.asarray(value)) if name in PER_ROW else value
+        for name, value in truth.items()
+    }
+    return jnp.asarray(x)[order], np.asarray(env)[order], aux, truth
+
+
+def digits(test: float = 0.25) -> DGP:
     """The 1797 handwritten digits that scikit-learn ships, as a DGP without latent truth.
 
     x: (n, 64) pixels of 8 x 8 images, row by row, scaled from 0..16 to [0, 1]; three pixels
     of the border are 0 throughout, so cov(x) has rank 61. aux["y"]: (n, 10) one-hot digit.
-    Raises ModuleNotFoundError without scikit-learn (the extra ``data``).
+    test: the share of rows to judge on. Raises ModuleNotFoundError without scikit-learn (the
+    extra ``data``).
     Source: E. Alpaydin and C. Kaynak, UCI Machine Learning Repository, 1998.
     """
     try:
@@ -111,15 +131,5 @@ def digits() -> DGP:
             "digits needs scikit-learn, which is not installed: pip install 'crl[data]'"
         ) from error
     x, y = load_digits(return_X_y=True)
-    return from_arrays((x / 16).astype(np.float32), aux={"y": np.eye(10, dtype=np.float32)[y]})
-
-
-def _gather(x: ArrayLike, env: ArrayLike | None, aux: Mapping | None) -> Data:
-    x = jnp.asarray(x)
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        x = x.astype(jnp.float32)
-    labels = np.zeros(x.shape[:1], np.int32)
-    if env is not None:
-        _, labels = np.unique(np.asarray(env), return_inverse=True)
-    aux = {name: jnp.asarray(value) for name, value in (aux or {}).items()}
-    return Data(x, jnp.asarray(labels, jnp.int32), aux)
+    labels = np.eye(10, dtype=np.float32)[y]
+    return from_arrays((x / 16).astype(np.float32), aux={"y": labels}, test=test)

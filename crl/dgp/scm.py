@@ -7,6 +7,8 @@ invertible mechanism (Montagna, arXiv 2510.13583); without a change, or with cha
 proportional to one another, the theorem's argument is void.
 """
 
+import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -15,7 +17,8 @@ import jax.scipy.stats as stats
 import numpy as np
 from jax import Array
 
-from crl.core import DGP, Data, Sample, Truth
+from crl.check import check_options, is_concrete
+from crl.core import DGP, Sample, Truth, grouped
 from crl.dgp.graphs import erdos_renyi, scale_free
 from crl.dgp.mechanisms import KINDS, Mechanisms, pull, push, random_mechanisms
 from crl.numerics.graphs import is_acyclic, transitive_closure
@@ -41,6 +44,8 @@ def multi_environment_scm(
     change: str = "independent",
     mean_shift: float = 0.0,
     noise: str = "gaussian",
+    sizes: Sequence[float] | None = None,
+    known_targets: bool = False,
     dtype=jnp.float32,
 ) -> DGP:
     """SCMs with shared mechanisms and environments that change the noise laws.
@@ -57,45 +62,33 @@ def multi_environment_scm(
     which only the Markov equivalence class of a linear SCM follows.
     mean_shift: standard deviation of the noise means in auxiliary environments.
     noise: 'gaussian' or 'laplace', standardised.
+    sizes: rows of each environment as a multiple of n, static; None: n in each.
+    known_targets: whether Data.given holds 'target' (E, d), 1 where the noise's law changes.
 
     Truth: z the noises s, graph, targets, log_prob, and the counterfactual of each row
     under do(x_i = value), i random and value a fresh draw of x_i in the row's environment,
     independent of all rows of x (Data.aux do_mask, and do_value, 0 where nothing is set).
     Raises ValueError for sizes, rates, names and graphs that make no such world.
     """
-    if num_nodes < 1 or num_envs < 1:
-        raise ValueError(
-            f"multi_environment_scm needs num_nodes >= 1 and num_envs >= 1, got "
-            f"{num_nodes} and {num_envs}"
-        )
-    named = {
-        "mechanism": (mechanism, KINDS),
-        "change": (change, _CHANGES),
-        "noise": (noise, ("gaussian", "laplace")),
-    }
+    who = "multi_environment_scm"
+    check_options(
+        who,
+        at_least_one={"num_nodes": num_nodes, "num_envs": num_envs},
+        nonnegative={"edges_per_node": edges_per_node, "mean_shift": mean_shift},
+        one_of={
+            "mechanism": (mechanism, KINDS),
+            "change": (change, _CHANGES),
+            "noise": (noise, ("gaussian", "laplace")),
+        },
+    )
     if isinstance(graph, str):
-        named["graph"] = (graph, tuple(_GRAPHS))
+        check_options(who, one_of={"graph": (graph, tuple(_GRAPHS))})
+        _check_edges(graph, edges_per_node)
     else:
         graph = np.asarray(graph)
         _check_graph(graph, num_nodes)
-    for name, (value, known) in named.items():
-        if value not in known:
-            raise ValueError(f"unknown {name} {value!r}: known: {', '.join(known)}")
-    if not 0 <= edges_per_node < np.inf:
-        raise ValueError(
-            f"expected a finite edges_per_node >= 0, got {edges_per_node}: pass the expected "
-            "number of edges divided by num_nodes"
-        )
-    if isinstance(graph, str) and graph == "scale_free" and edges_per_node % 1:
-        raise ValueError(
-            f"expected an integer edges_per_node for scale_free, got {edges_per_node}: each "
-            "variable takes that many parents; erdos_renyi takes fractions"
-        )
-    if not 0 <= mean_shift < np.inf:
-        raise ValueError(
-            f"expected a finite mean_shift >= 0, got {mean_shift}: pass the standard "
-            "deviation of the noise means, 0 for none"
-        )
+    sizes = [1.0] * num_envs if sizes is None else sizes
+    _check_sizes(sizes, num_envs)
 
     def init(key):
         key_graph, key_mechanisms, key_sd, key_mean = jax.random.split(key, 4)
@@ -109,36 +102,32 @@ def multi_environment_scm(
             (mean_shift * mean).at[0].set(0),
         )
 
-    def mixed(key, world, env):
-        draw = jax.random.normal if noise == "gaussian" else _standard_laplace
-        s = draw(key, (len(env), num_nodes), dtype) * world.sd[env] + world.mean[env]
-        return s, jax.vmap(lambda s: push(mechanism, world.mechanisms, s))(s)
+    def draw(key, world, env):
+        unit = jax.random.normal if noise == "gaussian" else _standard_laplace
+        s = unit(key, (len(env), num_nodes), dtype) * world.sd[env] + world.mean[env]
+        return s, jax.vmap(lambda s: push(mechanism, world.mechanisms, s))(s)  # (n, d)
 
     def sample(key, world, n):
         key_noise, key_node, key_value = jax.random.split(key, 3)
-        env = jnp.repeat(jnp.arange(num_envs, dtype=jnp.int32), n)
-        s, x = mixed(key_noise, world, env)
-        node = jax.random.randint(key_node, env.shape, 0, num_nodes, jnp.int32)
-        do_mask = node[:, None] == jnp.arange(num_nodes)  # (n, d)
+        count = [max(1, round(size * n)) for size in sizes]
+        env = np.repeat(np.arange(num_envs), count)
+        s, x = draw(key_noise, world, env)
         # Fresh rows rather than others of x, so that a part of a sample says nothing about
-        # the values of the rest; one column of each, so that they are no further data.
-        value = mixed(key_value, world, env)[1]
-        do_value = jnp.where(do_mask, value, 0)
-        counterfactual = jax.vmap(
-            lambda s, mask, value: push(mechanism, world.mechanisms, s, mask, value)
-        )(s, do_mask, do_value)
-        descends = transitive_closure(world.mechanisms.graph)[node]  # (n, d)
-        changed = (world.sd != world.sd[0]) | (world.mean != world.mean[0])
+        # the values of the rest.
+        do_mask, do_value = _query(key_node, draw(key_value, world, env)[1])
+        answer = functools.partial(push, mechanism, world.mechanisms)
+        density = functools.partial(log_density, mechanism, world, noise=noise)
         truth = Truth(
             z=s,
-            x=x,
             graph=world.mechanisms.graph,
-            targets=changed.astype(jnp.int32),
-            counterfactual=counterfactual,
-            affected=descends,
-            log_prob=jax.vmap(lambda e, x: log_density(mechanism, world, e, x, noise))(env, x),
+            targets=_targets(world),
+            counterfactual=jax.vmap(answer)(s, do_mask, do_value),
+            affected=transitive_closure(world.mechanisms.graph)[jnp.argmax(do_mask, 1)],
+            log_prob=jax.vmap(density)(env, x),
         )
-        return Sample(Data(x, env, {"do_mask": do_mask, "do_value": do_value}), truth)
+        given = {"target": truth.targets} if known_targets else {}
+        aux = {"do_mask": do_mask, "do_value": do_value}
+        return Sample(grouped(x, count, aux, **given), truth)
 
     def mix(world, z):
         return push(mechanism, world.mechanisms, z)
@@ -155,6 +144,38 @@ def log_density(
     if noise == "gaussian":
         return jnp.sum(stats.norm.logpdf(s, mean, sd)) + log_det
     return jnp.sum(stats.laplace.logpdf(s, mean, sd * 0.5**0.5)) + log_det
+
+
+def _query(key: Array, x: Array) -> tuple[Array, Array]:
+    """do(x_i = value) for each row of x (n, d): mask and values (n, d), i at random.
+
+    One value of each row and 0 elsewhere, so that the rows are no further data.
+    """
+    n, d = x.shape
+    do_mask = jax.random.randint(key, (n, 1), 0, d, jnp.int32) == jnp.arange(d)
+    return do_mask, jnp.where(do_mask, x, 0)
+
+
+def _targets(world: World) -> Array:
+    """(E, d) 1 where the law of a noise is not that of the base."""
+    changed = (world.sd != world.sd[0]) | (world.mean != world.mean[0])
+    return changed.astype(jnp.int32)
+
+
+def _check_edges(graph: str, edges_per_node: float) -> None:
+    if graph == "scale_free" and is_concrete(edges_per_node) and edges_per_node % 1:
+        raise ValueError(
+            f"expected an integer edges_per_node for scale_free, got {edges_per_node}: each "
+            "variable takes that many parents; erdos_renyi takes fractions"
+        )
+
+
+def _check_sizes(sizes: Sequence[float], num_envs: int) -> None:
+    if len(sizes) != num_envs or not all(0 < size < np.inf for size in sizes):
+        raise ValueError(
+            f"expected sizes with one positive number per environment, {num_envs}, got "
+            f"{list(sizes)}: (4, 1, 1) has four times as many rows in the base"
+        )
 
 
 def _check_graph(graph: np.ndarray, num_nodes: int) -> None:

@@ -14,7 +14,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.scipy.special import gammaln
 from jax.typing import DTypeLike
+
+from crl.check import check_options, is_concrete
 
 
 class Source(NamedTuple):
@@ -74,14 +77,22 @@ def uniform() -> Source:
 
 def student_t(df: float = 5.0) -> Source:
     """Heavy tails, ``df`` > 2; the kurtosis is infinite up to df = 4."""
-    if not df > 2:
+    if is_concrete(df) and not 2 < df < math.inf:
         raise ValueError(f"student_t needs df > 2 to have a variance, got {df}")
-    b = math.sqrt((df - 2) / df)
 
-    def draw(key, shape, dtype):
-        return jax.random.t(key, df, shape, dtype)
+    def unit(dtype):
+        nu = jnp.asarray(df, dtype)
+        return jnp.sqrt((nu - 2) / nu)
 
-    return _source(draw, b, lambda dist: dist.StudentT(df, 0.0, b))
+    def sample(key, shape, dtype):
+        return unit(dtype) * jax.random.t(key, df, shape, dtype)
+
+    def log_prob(s):
+        import numpyro.distributions as dist
+
+        return dist.StudentT(df, 0.0, unit(s.dtype)).log_prob(s).astype(s.dtype)
+
+    return Source(sample, log_prob)
 
 
 def generalized_normal(alpha: float = 1.5) -> Source:
@@ -90,19 +101,22 @@ def generalized_normal(alpha: float = 1.5) -> Source:
     alpha 1 is Laplace, 2 Gaussian, larger ones are sub-Gaussian. numpyro has no such law;
     the log density is written here.
     """
-    if not alpha > 0:
-        raise ValueError(f"generalized_normal needs alpha > 0, got {alpha}")
-    lgamma = math.lgamma
-    b = math.exp((lgamma(1 / alpha) - lgamma(3 / alpha)) / 2)
+    check_options("generalized_normal", positive={"alpha": alpha})
+
+    def exponent_and_scale(dtype):
+        a = jnp.asarray(alpha, dtype)
+        return a, jnp.exp((gammaln(1 / a) - gammaln(3 / a)) / 2)
 
     def sample(key, shape, dtype):
+        a, b = exponent_and_scale(dtype)
         # |s / b|^alpha is Gamma(1 / alpha); the sign is drawn in float32 whatever x64 says.
         k_size, k_sign = jax.random.split(key)
-        size = b * jax.random.gamma(k_size, 1 / alpha, shape, dtype) ** (1 / alpha)
+        size = b * jax.random.gamma(k_size, 1 / a, shape, dtype) ** (1 / a)
         return jnp.where(jax.random.bernoulli(k_sign, jnp.float32(0.5), shape), size, -size)
 
     def log_prob(s):
-        return math.log(alpha / (2 * b)) - lgamma(1 / alpha) - jnp.abs(s / b) ** alpha
+        a, b = exponent_and_scale(s.dtype)
+        return jnp.log(a / (2 * b)) - gammaln(1 / a) - jnp.abs(s / b) ** a
 
     return Source(sample, log_prob)
 
@@ -116,30 +130,36 @@ def gaussian_mixture(
 
     The mixture is standardised afterwards. The default is bimodal and sub-Gaussian.
     """
-    weights = [1.0] * len(means) if weights is None else list(weights)
-    if not len(means) == len(scales) == len(weights) or min(*scales, *weights) <= 0:
+    weights = [1.0] * len(means) if weights is None else weights
+    fits = len(means) == len(scales) == len(weights)
+    if not fits or any(is_concrete(v) and not v > 0 for v in (*scales, *weights)):
         raise ValueError(
             "gaussian_mixture needs as many positive scales and weights as means, got "
-            f"{len(means)} means, scales {list(scales)}, weights {weights}"
+            f"{len(means)} means, scales {list(scales)}, weights {list(weights)}"
         )
-    total = sum(weights)
-    p = [w / total for w in weights]
-    mean = sum(w * m for w, m in zip(p, means))
-    sd = math.sqrt(sum(w * (m * m + s * s) for w, m, s in zip(p, means, scales)) - mean**2)
-    m = [(a - mean) / sd for a in means]
-    s = [a / sd for a in scales]
 
-    def draw(key, shape, dtype):
+    def standard(dtype):
+        """Weights, means and standard deviations of the standardised mixture, each (k,)."""
+        m, s, w = (jnp.asarray(v, dtype) for v in (means, scales, weights))
+        p = w / jnp.sum(w)
+        mean = jnp.sum(p * m)
+        sd = jnp.sqrt(jnp.sum(p * ((m - mean) ** 2 + s**2)))
+        return p, (m - mean) / sd, s / sd
+
+    def sample(key, shape, dtype):
+        p, m, s = standard(dtype)
         k_component, k_noise = jax.random.split(key)
-        c = jax.random.choice(k_component, len(p), shape, p=jnp.asarray(p, jnp.float32))
-        eps = jax.random.normal(k_noise, shape, dtype)
-        return jnp.asarray(m, dtype)[c] + jnp.asarray(s, dtype)[c] * eps
+        c = jax.random.choice(k_component, len(means), shape, p=p.astype(jnp.float32))
+        return m[c] + s[c] * jax.random.normal(k_noise, shape, dtype)
 
-    def law(dist):
-        parts = dist.Normal(jnp.asarray(m), jnp.asarray(s))
-        return dist.MixtureSameFamily(dist.CategoricalProbs(jnp.asarray(p)), parts)
+    def log_prob(x):
+        import numpyro.distributions as dist
 
-    return _source(draw, 1.0, law)
+        p, m, s = standard(x.dtype)
+        law = dist.MixtureSameFamily(dist.CategoricalProbs(p), dist.Normal(m, s))
+        return law.log_prob(x).astype(x.dtype)
+
+    return Source(sample, log_prob)
 
 
 def alternating(sources: Sequence[Source]) -> Source:

@@ -16,8 +16,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from crl.check import nearest
-from crl.core import DGP, Data, Sample, Truth
+from crl.check import check_options, is_concrete
+from crl.core import DGP, Sample, Truth, grouped
+from crl.names import nearest
 from crl.numerics.linalg import dot, unit_rows
 
 AMPLITUDES: dict[str, Callable] = {
@@ -57,18 +58,21 @@ def superposition(
     2i + 1 are partners; needs k >= 2). mean_norm: norm of a fixed random offset of x.
     noise: standard deviation of Gaussian noise on each column.
 
-    The truth holds ``dictionary`` (m, p), ``codes`` = ``z`` (n, m) and x. One environment.
+    The truth holds ``dictionary`` (m, p) and ``codes`` = ``z`` (n, m). One environment.
     Raises ValueError for sizes and rates out of range.
     """
+    check_options(
+        "superposition",
+        at_least_one={"num_dims": num_dims},
+        nonnegative={"zipf": zipf, "mean_norm": mean_norm, "noise": noise},
+    )
     if not 1 <= k <= num_atoms:
         raise ValueError(
             f"superposition needs 1 <= k <= num_atoms, got k={k}, num_atoms={num_atoms}"
         )
-    if num_dims < 1:
-        raise ValueError(f"superposition needs num_dims >= 1, got {num_dims}")
     if amplitude not in AMPLITUDES:
         raise ValueError(nearest(amplitude, AMPLITUDES, "amplitude"))
-    if not 0 <= pairing <= 1 or (pairing > 0 and k < 2):
+    if is_concrete(pairing) and not (0 <= pairing <= 1 and (pairing == 0 or k > 1)):
         raise ValueError(
             f"superposition needs 0 <= pairing <= 1, and k >= 2 where it is positive, got "
             f"pairing={pairing}, k={k}"
@@ -88,22 +92,26 @@ def superposition(
         key_support, key_pair, key_amplitude, key_noise = jax.random.split(key, 4)
         # Gumbel top-k: k draws without replacement, by weight.
         score = world.log_weight + jax.random.gumbel(key_support, (n, num_atoms), dtype)
-        if pairing > 0:
-            first = jnp.argmax(score, axis=1)  # (n,)
-            partner = jnp.minimum(first ^ 1, num_atoms - 1)  # an odd last one has none
+        if k > 1:  # room for a partner
             is_paired = jax.random.bernoulli(key_pair, jnp.float32(pairing), (n,))
-            boost = jnp.where(is_paired, jnp.inf, -jnp.inf).astype(dtype)
-            score = score.at[jnp.arange(n), partner].max(boost)
+            score = _bring_partner(score, is_paired)
         _, support = jax.lax.top_k(score, k)  # (n, k)
         values = AMPLITUDES[amplitude](key_amplitude, (n, k), dtype)
         codes = jnp.zeros((n, num_atoms), dtype)
         codes = codes.at[jnp.arange(n)[:, None], support].set(values)  # (n, m)
         x = mix(world, codes)  # (n, p)
         x += noise * jax.random.normal(key_noise, x.shape, dtype)
-        truth = Truth(z=codes, x=x, dictionary=world.dictionary, codes=codes)
-        return Sample(Data(x, jnp.zeros(n, jnp.int32), {}), truth)
+        return Sample(grouped(x), Truth(z=codes, dictionary=world.dictionary, codes=codes))
 
     return DGP(init, sample, mix)
+
+
+def _bring_partner(score: Array, is_paired: Array) -> Array:
+    """The score (n, m) with the partner of each largest entry at inf, in the rows paired."""
+    n, m = score.shape
+    partner = jnp.minimum(jnp.argmax(score, axis=1) ^ 1, m - 1)  # an odd last one has none
+    boost = jnp.where(is_paired, jnp.inf, -jnp.inf).astype(score.dtype)
+    return score.at[jnp.arange(n), partner].max(boost)
 
 
 def song(dtype=jnp.float32) -> DGP:

@@ -1,16 +1,14 @@
-"""How well a dictionary and its codes are recovered, and how stable they are across fits.
+"""How well a dictionary and its codes are recovered.
 
 Atoms are compared by signed cosine: with nonnegative codes the sign of an atom is not free.
 Atoms of norm 0 have cosine 0 with everything. Metrics that match atoms solve an assignment
 problem, O(m^3) for m atoms, on the device: made for m up to a few thousand.
 """
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
-from crl.core import Readout, Truth, need
-from crl.metrics.latents import over_pairs
+from crl.core import Readout, Sample, metric, need
 from crl.numerics.assignment import assign
 from crl.numerics.linalg import dot, sum_of_squares, unit_rows
 
@@ -30,111 +28,140 @@ def match_atoms(atoms: Array, true_atoms: Array) -> tuple[Array, Array, Array]:
     return rows, columns, cosine[rows, columns]
 
 
-def dictionary_mcc(readout: Readout, truth: Truth) -> dict[str, Array]:
-    """Recovery of the dictionary up to the order of its atoms.
+def _matched_cosines(claims: Readout, sample: Sample, who: str) -> tuple[Array, int]:
+    """Cosines of matched atoms, and the number of true atoms."""
+    atoms, truth = (need(r, "dictionary", who) for r in (claims, sample.truth))
+    return match_atoms(atoms, truth)[2], len(truth)
 
-    ``mcc``: the mean cosine of matched atoms, <= 1; a true atom without a match counts as
-    0. ``share_above_95``: the share of true atoms matched with a cosine above 0.95.
+
+@metric(best=1.0)
+def dictionary_mcc(claims: Readout, sample: Sample) -> Array:
+    """Mean cosine of matched atoms, <= 1: recovery up to the order of the atoms.
+
+    A true atom without a match counts as 0.
     """
-    atoms = need(readout, "dictionary", "dictionary_mcc")
-    true_atoms = need(truth, "dictionary", "dictionary_mcc")
-    _, _, cosine = match_atoms(atoms, true_atoms)
-    m = true_atoms.shape[0]
-    above = jnp.where(jnp.isnan(cosine), jnp.nan, cosine > 0.95)
-    return {"mcc": jnp.sum(cosine) / m, "share_above_95": jnp.sum(above) / m}
+    cosine, m = _matched_cosines(claims, sample, "dictionary_mcc")
+    return jnp.sum(cosine) / m
 
 
-def support_f1(readout: Readout, truth: Truth) -> dict[str, Array]:
-    """Whether the right atoms are active in each row, after matching atoms by cosine.
+@metric(best=1.0)
+def share_above_95(claims: Readout, sample: Sample) -> Array:
+    """The share of true atoms matched with a cosine above 0.95, in [0, 1]."""
+    cosine, m = _matched_cosines(claims, sample, "share_above_95")
+    return jnp.sum(jnp.where(jnp.isnan(cosine), jnp.nan, cosine > 0.95)) / m
 
-    ``f1``, ``precision`` and ``recall`` pool all rows and atoms; an active code of an
-    atom without a match is a false positive. Active means other than 0.
-    NaN: precision when nothing is active, recall when nothing is in truth.
+
+def _support_counts(claims: Readout, sample: Sample, who: str) -> tuple[Array, Array, Array]:
+    """Hits, claimed and true activities over all rows and atoms, atoms matched by cosine.
+
+    An active code of an atom without a match is a false positive. Active: other than 0.
     """
-    atoms, true_atoms = (need(r, "dictionary", "support_f1") for r in (readout, truth))
-    claimed, active = (need(r, "codes", "support_f1") != 0 for r in (readout, truth))
+    both = claims, sample.truth
+    atoms, true_atoms = (need(r, "dictionary", who) for r in both)
+    claimed, active = (need(r, "codes", who) != 0 for r in both)
     rows, columns, _ = match_atoms(atoms, true_atoms)
     dtype = true_atoms.dtype
     hits = jnp.sum(claimed[:, rows] & active[:, columns], dtype=dtype)
-    num_claimed, num_active = jnp.sum(claimed, dtype=dtype), jnp.sum(active, dtype=dtype)
-    return {
-        "f1": 2 * hits / (num_claimed + num_active),
-        "precision": hits / num_claimed,
-        "recall": hits / num_active,
-    }
+    return hits, jnp.sum(claimed, dtype=dtype), jnp.sum(active, dtype=dtype)
 
 
-def fvu(readout: Readout, truth: Truth) -> Array:
+@metric(best=1.0)
+def support_f1(claims: Readout, sample: Sample) -> Array:
+    """F1 of which atoms are active in which row, pooled, atoms matched by cosine; in [0, 1].
+
+    An active code of an atom without a match is a false positive. NaN where no code is
+    active on either side.
+    """
+    hits, claimed, active = _support_counts(claims, sample, "support_f1")
+    return 2 * hits / (claimed + active)
+
+
+@metric(best=1.0)
+def support_precision(claims: Readout, sample: Sample) -> Array:
+    """The share of claimed activities that are true, see ``support_f1``; NaN without any."""
+    hits, claimed, _ = _support_counts(claims, sample, "support_precision")
+    return hits / claimed
+
+
+@metric(best=1.0)
+def support_recall(claims: Readout, sample: Sample) -> Array:
+    """The share of true activities that are claimed, see ``support_f1``; NaN without any."""
+    hits, _, active = _support_counts(claims, sample, "support_recall")
+    return hits / active
+
+
+@metric(best=0.0)
+def fvu(claims: Readout, sample: Sample) -> Array:
     """Fraction of variance unexplained: sum |x - x_hat|^2 / sum |x - mean|^2, >= 0.
 
     The mean is that of the rows judged. A good score says nothing about recovery: a wrong
     dictionary can reconstruct better than the true one. NaN where all columns of x are
     constant to rounding.
     """
-    x, estimate = need(truth, "x", "fvu"), need(readout, "x", "fvu")
-    return jnp.sum((x - estimate) ** 2) / sum_of_squares(x)
+    x = sample.data.x
+    return jnp.sum((x - need(claims, "x", "fvu")) ** 2) / sum_of_squares(x)
 
 
-def l0(readout: Readout, truth: Truth) -> Array:
+@metric(best=None)
+def l0(claims: Readout, sample: Sample) -> Array:
     """Mean number of active (nonzero) codes in a row."""
-    del truth
-    codes = need(readout, "codes", "l0")
+    del sample
+    codes = need(claims, "codes", "l0")
     return jnp.mean(jnp.sum(codes != 0, axis=1), dtype=codes.dtype)
 
 
-def dead_fraction(readout: Readout, truth: Truth) -> Array:
+@metric(best=0.0)
+def dead_fraction(claims: Readout, sample: Sample) -> Array:
     """Share of atoms that are active in none of the rows, in [0, 1].
 
     An atom that should fire at rate r is silent in n rows with probability (1 - r)^n.
     """
-    del truth
-    codes = need(readout, "codes", "dead_fraction")
+    del sample
+    codes = need(claims, "codes", "dead_fraction")
     return jnp.mean(jnp.all(codes == 0, axis=0), dtype=codes.dtype)
 
 
-def coherence(readout: Readout, truth: Truth) -> dict[str, Array]:
-    """Cosines between different atoms of the dictionary, in absolute value.
+def _overlaps(claims: Readout, who: str) -> tuple[Array, int]:
+    """Cosines of different atoms in absolute value, (m, m) with 0 on the diagonal, and p.
 
-    ``max``: the mutual coherence. ``mean``. ``welch_excess``: mean squared cosine less the
-    least value that m unit vectors in p dimensions can have, (m - p) / (p (m - 1)), or 0
-    for m <= p (Welch 1974); 0 for a unit-norm tight frame. NaN for a single atom.
+    NaN for a single atom.
     """
-    del truth
-    atoms = need(readout, "dictionary", "coherence")
+    atoms = need(claims, "dictionary", who)
     m, p = atoms.shape
-    if m < 2:
-        undefined = jnp.full((), jnp.nan, atoms.dtype)
-        return {"max": undefined, "mean": undefined, "welch_excess": undefined}
-    cosine = jnp.abs(cosines(atoms, atoms)) * (1 - jnp.eye(m, dtype=atoms.dtype))
-    num_pairs = m * (m - 1)
-    floor = max(0, m - p) / (p * (m - 1))
-    return {
-        "max": jnp.max(cosine),
-        "mean": jnp.sum(cosine) / num_pairs,
-        "welch_excess": jnp.sum(cosine**2) / num_pairs - floor,
-    }
+    off = 1 - jnp.eye(m, dtype=atoms.dtype)
+    return jnp.abs(cosines(atoms, atoms)) * (off if m > 1 else jnp.nan), p
 
 
-def pw_mcc(readouts: Readout) -> dict[str, Array]:
-    """Stability of the dictionary: MCC between the dictionaries of all pairs of fits.
+def _mean_over_pairs(a: Array) -> Array:
+    m = len(a)
+    return jnp.sum(a) / max(1, m * (m - 1))
 
-    readouts.dictionary: (fits, m, p). ``pw_mcc``: the mean over pairs, <= 1.
-    ``above_chance``: (pw_mcc - chance) / (1 - chance), where chance is the expectation of
-    the same for random unit dictionaries; it is far from 0 (0.30 for 128 atoms in 64
-    dimensions). It is estimated from fixed random pairs, which leaves above_chance an error
-    of standard deviation .05 / sqrt(m) or less (measured for m = 3 to 512).
-    Stable is not right: fits can agree on a wrong dictionary. NaN for a single fit.
-    Source: Song et al., arXiv 2505.20254.
+
+@metric(best=None)
+def max_coherence(claims: Readout, sample: Sample) -> Array:
+    """The largest |cosine| of two atoms of the dictionary: its mutual coherence.
+
+    NaN for a single atom, as for ``mean_coherence`` and ``welch_excess``.
     """
-    atoms = need(readouts, "dictionary", "pw_mcc")  # (fits, m, p)
+    del sample
+    return jnp.max(_overlaps(claims, "max_coherence")[0])
 
-    def matched(a, b):
-        return jnp.mean(match_atoms(a, b)[2])
 
-    mean = over_pairs(matched, atoms)
-    m, p = atoms.shape[1:]
-    # One pair has an error of about 2 / m in above_chance: the fewer atoms, the more pairs.
-    shape = 2, max(4, 2048 // m), m, p
-    a, b = jax.random.normal(jax.random.key(0), shape, atoms.dtype)
-    chance = jnp.mean(jax.vmap(matched)(a, b))
-    return {"pw_mcc": mean, "above_chance": (mean - chance) / (1 - chance)}
+@metric(best=None)
+def mean_coherence(claims: Readout, sample: Sample) -> Array:
+    """The mean |cosine| of two atoms of the dictionary."""
+    del sample
+    return _mean_over_pairs(_overlaps(claims, "mean_coherence")[0])
+
+
+@metric(best=None)
+def welch_excess(claims: Readout, sample: Sample) -> Array:
+    """The mean squared cosine of two atoms above the least that it can be, >= 0.
+
+    The least value for m unit vectors in p dimensions is (m - p) / (p (m - 1)), or 0 for
+    m <= p (Welch 1974); it is attained by unit-norm tight frames.
+    """
+    del sample
+    overlaps, p = _overlaps(claims, "welch_excess")
+    m = len(overlaps)
+    return _mean_over_pairs(overlaps**2) - max(0, m - p) / (p * max(1, m - 1))

@@ -1,18 +1,18 @@
 """How far a map is from an isometry, from its Jacobian at sampled points.
 
 ``jacobian``: (m, p, d), p >= d, at m points drawn from the law of the latents, so that means
-are expectations under it; one point will do for a linear map. The metrics read
-``readout.jacobian`` (the learned decoder) or ``truth.jacobian`` (the mixing, see
-``crl.dgp.combinators.with_jacobian``). Theta is the distance of Buchholz & Schoelkopf (ICML
-2024, "Robustness of nonlinear representation learning"), the ratio after Friesecke, James &
-Mueller (2002), L the bi-Lipschitz constant of Nelson et al. (ICLR 2026), C_IMA that of Gresele
-et al. (NeurIPS 2021).
+are expectations under it; one point will do for a linear map. ``decoder_*`` metrics judge
+``claims.jacobian``, the learned decoder; ``mixing_*`` measure the assumption itself on
+``truth.jacobian``, the mixing (see ``crl.dgp.combinators.with_jacobian``). Theta is the
+distance of Buchholz & Schoelkopf (ICML 2024, "Robustness of nonlinear representation
+learning"), the ratio after Friesecke, James & Mueller (2002), L the bi-Lipschitz constant of
+Nelson et al. (ICLR 2026), C_IMA that of Gresele et al. (NeurIPS 2021).
 """
 
 import jax.numpy as jnp
 from jax import Array
 
-from crl.core import Readout, Truth, need
+from crl.core import Readout, Sample, metric, need
 from crl.numerics.linalg import dot
 
 
@@ -27,19 +27,22 @@ def singular_values(jacobian: Array) -> Array:
     return jnp.linalg.svd(jacobian, compute_uv=False)
 
 
-def theta(jacobian: Array, order: float = 2.0) -> dict[str, Array]:
-    """Theta_p: the L^p distance to the local isometries, 0 if and only if it is one.
+def theta(jacobian: Array, order: float = 2.0) -> Array:
+    """Theta_p of a map: its L^p distance to the local isometries, 0 if and only if it is one.
 
     With singular values sigma_i at a point, the Frobenius distance of the Jacobian to the
-    isometries is dist = (sum_i (sigma_i - 1)^2)^(1/2), that of its inverse the same with
-    1 / sigma_i. Returns ``forward`` (E dist^p)^(1/p), ``inverse``, and ``both``, the p-norm
-    of the two. The inverse is infinite where the map is singular.
+    isometries is dist = (sum_i (sigma_i - 1)^2)^(1/2); returns (E dist^p)^(1/p).
     """
-    s = singular_values(jacobian)
-    forward = jnp.mean(jnp.linalg.norm(s - 1, axis=1) ** order)
-    inverse = jnp.mean(jnp.linalg.norm(1 / s - 1, axis=1) ** order)
-    parts = {"forward": forward, "inverse": inverse, "both": forward + inverse}
-    return {name: value ** (1 / order) for name, value in parts.items()}
+    return _mean_distance(singular_values(jacobian), order)
+
+
+def theta_inverse(jacobian: Array, order: float = 2.0) -> Array:
+    """Theta_p of the inverse, whose singular values are 1 / sigma_i; inf where singular."""
+    return _mean_distance(1 / singular_values(jacobian), order)
+
+
+def _mean_distance(s: Array, order: float) -> Array:
+    return jnp.mean(jnp.linalg.norm(s - 1, axis=1) ** order) ** (1 / order)
 
 
 def bilipschitz_excess(jacobian: Array) -> Array:
@@ -49,7 +52,7 @@ def bilipschitz_excess(jacobian: Array) -> Array:
 
 
 def rigidity_ratio(jacobian: Array) -> Array:
-    """(E ||J - R||^2)^(1/2) / Theta_2 (forward), R the isometry nearest to E J; at least 1.
+    """(E ||J - R||^2)^(1/2) / Theta_2, R the isometry nearest to E J; at least 1.
 
     jacobian: (m, d, d). Friesecke-James-Mueller rigidity bounds it by a constant of the
     domain, for maps that keep orientation. There is no such bound into p > d dimensions: a
@@ -64,7 +67,7 @@ def rigidity_ratio(jacobian: Array) -> Array:
         )
     u, _, vt = jnp.linalg.svd(jnp.mean(jacobian, 0))
     distance = jnp.sqrt(jnp.mean(jnp.sum((jacobian - dot(u, vt)) ** 2, (1, 2))))
-    strain = theta(jacobian)["forward"]
+    strain = theta(jacobian)
     is_isometry = strain <= 4 * d * jnp.finfo(jacobian.dtype).eps  # rounding of the SVD
     return distance / jnp.where(is_isometry, jnp.nan, strain)
 
@@ -88,23 +91,57 @@ def c_ima(jacobian: Array) -> Array:
     return jnp.mean(columns - jnp.sum(jnp.log(singular_values(jacobian)), 1))
 
 
-def _report(jacobian: Array) -> dict[str, Array]:
-    return {
-        "theta": theta(jacobian)["forward"],
-        "theta_inverse": theta(jacobian)["inverse"],
-        "bilipschitz_excess": bilipschitz_excess(jacobian),
-        "scaled_distortion": scaled_distortion(jacobian),
-        "c_ima": c_ima(jacobian),
-    }
+@metric(best=0.0)
+def decoder_theta(claims: Readout, sample: Sample) -> Array:
+    """``theta`` of the learned decoder."""
+    del sample
+    return theta(need(claims, "jacobian", "decoder_theta"))
 
 
-def decoder_isometry(readout: Readout, truth: Truth) -> dict[str, Array]:
-    """The quantities above for the learned decoder."""
-    del truth
-    return _report(need(readout, "jacobian", "decoder_isometry"))
+@metric(best=0.0)
+def decoder_bilipschitz_excess(claims: Readout, sample: Sample) -> Array:
+    """``bilipschitz_excess`` of the learned decoder."""
+    del sample
+    return bilipschitz_excess(need(claims, "jacobian", "decoder_bilipschitz_excess"))
 
 
-def mixing_isometry(readout: Readout, truth: Truth) -> dict[str, Array]:
-    """The quantities above for the true mixing: the assumption itself, measured."""
-    del readout
-    return _report(need(truth, "jacobian", "mixing_isometry"))
+@metric(best=0.0)
+def decoder_distortion(claims: Readout, sample: Sample) -> Array:
+    """``scaled_distortion`` of the learned decoder."""
+    del sample
+    return scaled_distortion(need(claims, "jacobian", "decoder_distortion"))
+
+
+@metric(best=0.0)
+def decoder_c_ima(claims: Readout, sample: Sample) -> Array:
+    """``c_ima`` of the learned decoder."""
+    del sample
+    return c_ima(need(claims, "jacobian", "decoder_c_ima"))
+
+
+@metric(best=None)
+def mixing_theta(claims: Readout, sample: Sample) -> Array:
+    """``theta`` of the true mixing."""
+    del claims
+    return theta(need(sample.truth, "jacobian", "mixing_theta"))
+
+
+@metric(best=None)
+def mixing_bilipschitz_excess(claims: Readout, sample: Sample) -> Array:
+    """``bilipschitz_excess`` of the true mixing."""
+    del claims
+    return bilipschitz_excess(need(sample.truth, "jacobian", "mixing_bilipschitz_excess"))
+
+
+@metric(best=None)
+def mixing_distortion(claims: Readout, sample: Sample) -> Array:
+    """``scaled_distortion`` of the true mixing."""
+    del claims
+    return scaled_distortion(need(sample.truth, "jacobian", "mixing_distortion"))
+
+
+@metric(best=None)
+def mixing_c_ima(claims: Readout, sample: Sample) -> Array:
+    """``c_ima`` of the true mixing."""
+    del claims
+    return c_ima(need(sample.truth, "jacobian", "mixing_c_ima"))

@@ -1,29 +1,59 @@
-"""How well the effects of interventions are predicted."""
+"""How well outcomes and the effects of interventions are predicted."""
 
 import jax.numpy as jnp
 from jax import Array
 
-from crl.core import Readout, Truth, need
+from crl.core import Readout, Sample, metric, need
 from crl.numerics.linalg import column_norms
 
 
-def counterfactual_rmse(readout: Readout, truth: Truth) -> dict[str, Array]:
-    """Error of the answers to the counterfactual queries, in standard deviations.
+def _counterfactual_errors(claims: Readout, sample: Sample, who: str) -> Array:
+    """Error of each answer (n, p), in standard deviations of its column over the truth.
 
-    Every column is measured in units of its own standard deviation over the true answers.
-    ``all`` is the root mean square over all rows and columns, most of which the query
-    leaves as they were; ``affected`` over the effects of the variables set, the honest
-    number. Undefined, NaN: where no entry is affected, where a column is constant.
+    NaN where that is zero.
     """
-    estimate = need(readout, "counterfactual", "counterfactual_rmse")
-    answer = need(truth, "counterfactual", "counterfactual_rmse")
-    affected = need(truth, "affected", "counterfactual_rmse")
+    answer = need(sample.truth, "counterfactual", who)
     norm, is_constant = column_norms(answer)
-    sd = norm / answer.shape[0] ** 0.5
-    error = (estimate - answer) / jnp.where(is_constant, jnp.nan, sd)
+    sd = norm / len(answer) ** 0.5
+    error = need(claims, "counterfactual", who) - answer
+    return error / jnp.where(is_constant, jnp.nan, sd)
+
+
+@metric(best=0.0)
+def counterfactual_rmse(claims: Readout, sample: Sample) -> Array:
+    """Root mean square error of the counterfactual answers, over the effects of what is set.
+
+    In standard deviations: each column in units of its own over the true answers. Variables
+    that the query leaves as they were do not enter: ``counterfactual_rmse_all`` has them.
+    Undefined, NaN: where no entry is affected, where a column is constant.
+    """
+    error = _counterfactual_errors(claims, sample, "counterfactual_rmse")
+    affected = need(sample.truth, "affected", "counterfactual_rmse")
     count = jnp.sum(affected)
     mean = jnp.sum(jnp.where(affected, error**2, 0)) / jnp.maximum(count, 1)
-    return {
-        "affected": jnp.where(count > 0, jnp.sqrt(mean), jnp.nan),
-        "all": jnp.sqrt(jnp.mean(error**2)),
-    }
+    return jnp.where(count > 0, jnp.sqrt(mean), jnp.nan)
+
+
+@metric(best=0.0)
+def counterfactual_rmse_all(claims: Readout, sample: Sample) -> Array:
+    """``counterfactual_rmse`` over all rows and columns, most of which no query moves."""
+    error = _counterfactual_errors(claims, sample, "counterfactual_rmse_all")
+    return jnp.sqrt(jnp.mean(error**2))
+
+
+@metric(best=0.0)
+def y_rmse(claims: Readout, sample: Sample) -> Array:
+    """Root mean square error of the predicted outcome over rows and outputs, in units of y.
+
+    Judged by the noise-free ``truth.y`` where the world has it, else by ``data.aux['y']``,
+    whose noise no prediction undercuts. Raises ValueError for a y of another shape.
+    """
+    y = sample.truth.y if sample.truth.y is not None else sample.data.aux.get("y")
+    if y is None:
+        y = need(sample.truth, "y", "y_rmse")  # says that it is missing
+    claimed = need(claims, "y", "y_rmse")
+    if claimed.shape != y.shape:
+        raise ValueError(
+            f"y_rmse expected readout.y of shape {y.shape}, like y, got {claimed.shape}"
+        )
+    return jnp.sqrt(jnp.mean((claimed - y) ** 2))

@@ -6,15 +6,12 @@ so does a dead estimate (a constant column, as a collapsed code is). Undefined, 
 metrics of a truth with a constant column, and of estimates that hold NaN.
 """
 
-import itertools
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.scipy.stats import rankdata
 
-from crl.core import Readout, Truth, need
+from crl.core import Readout, Sample, metric, need
 from crl.numerics.assignment import assign
 from crl.numerics.linalg import column_norms, dot
 
@@ -54,15 +51,20 @@ def mean_correlation(z_est: Array, z: Array, rank: bool = False) -> Array:
     z_est: (n, k), z: (n, d). The absolute correlations of matched pairs under the best
     one-to-one assignment, averaged over the d true latents.
     """
-    return _matched(jnp.abs(correlations(z_est, z, rank)))
+    return mean_matched(jnp.abs(correlations(z_est, z, rank)))
 
 
-def _matched(corr: Array) -> Array:
+def mean_matched(corr: Array) -> Array:
     """The mean of corr (k, d) over columns after the best assignment; NaN if it holds any."""
     return jnp.sum(corr[_best(corr)]) / corr.shape[1] + 0 * jnp.sum(corr)
 
 
-def mcc(readout: Readout, truth: Truth) -> Array:
+def _latents(claims: Readout, sample: Sample, who: str) -> tuple[Array, Array]:
+    return need(claims, "z", who), need(sample.truth, "z", who)
+
+
+@metric(best=1.0)
+def mcc(claims: Readout, sample: Sample) -> Array:
     """Mean correlation coefficient, Pearson, in [0, 1]: recovery up to scale and order.
 
     The assignment is chosen on the same rows, which lifts the level of chance to about
@@ -70,34 +72,36 @@ def mcc(readout: Readout, truth: Truth) -> Array:
     scale, blind to other componentwise maps only so far as those are linear.
     Source: Hyvarinen & Morioka (2016), with a rectangular assignment.
     """
-    return mean_correlation(need(readout, "z", "mcc"), need(truth, "z", "mcc"))
+    return mean_correlation(*_latents(claims, sample, "mcc"))
 
 
-def mcc_spearman(readout: Readout, truth: Truth) -> Array:
+@metric(best=1.0)
+def mcc_spearman(claims: Readout, sample: Sample) -> Array:
     """MCC with rank correlations: recovery up to order and monotone maps, in [0, 1].
 
     Ties in discrete latents lower it: a perfect code of 5-valued factors scores .98.
     """
-    z_est, z = need(readout, "z", "mcc_spearman"), need(truth, "z", "mcc_spearman")
-    return mean_correlation(z_est, z, rank=True)
+    return mean_correlation(*_latents(claims, sample, "mcc_spearman"), rank=True)
 
 
-def mcc_held_out(readout: Readout, truth: Truth) -> Array:
+@metric(best=1.0)
+def mcc_held_out(claims: Readout, sample: Sample) -> Array:
     """MCC with assignment and signs from the even rows, value from the odd ones.
 
     In [-1, 1] and without the bias of a matching chosen in sample: noise scores 0 on
     average. Rows come grouped by environment, so halves would be of different laws.
     """
-    z_est, z = need(readout, "z", "mcc_held_out"), need(truth, "z", "mcc_held_out")
+    z_est, z = _latents(claims, sample, "mcc_held_out")
     chosen = correlations(z_est[::2], z[::2])
     corr = correlations(z_est[1::2], z[1::2]) * jnp.sign(chosen)
     return jnp.sum(corr[_best(jnp.abs(chosen))]) / z.shape[1] + 0 * jnp.sum(corr)
 
 
-def num_dead(readout: Readout, truth: Truth) -> Array:
+@metric(best=0.0)
+def num_dead(claims: Readout, sample: Sample) -> Array:
     """How many estimated latents are constant to rounding; MCC counts them as 0."""
-    del truth
-    return jnp.sum(column_norms(need(readout, "z", "num_dead"))[1])
+    del sample
+    return jnp.sum(column_norms(need(claims, "z", "num_dead"))[1])
 
 
 def _affine(source: Array, target: Array) -> tuple[Array, Array]:
@@ -131,17 +135,26 @@ def _held_out_r2(source: Array, target: Array) -> tuple[Array, Array]:
     return 1 - residual / jnp.where(is_constant, 1, norm) ** 2, is_constant
 
 
-def affine_r2(readout: Readout, truth: Truth) -> dict[str, Array]:
-    """Recovery up to an affine map, held out as in ``linear_r2``, in both directions.
+@metric(best=1.0)
+def affine_r2(claims: Readout, sample: Sample) -> Array:
+    """Recovery up to an affine map: R^2 of the truth predicted from the estimate.
 
-    ``recovered``: the truth predicted from the estimate, 1 also where the estimate holds
-    the truth twice, or more than the truth. ``explained``: the live estimates predicted
-    from the truth, which such an estimate fails; dead ones count as 0.
+    Held out as in ``linear_r2``. It is 1 also where the estimate holds the truth twice, or
+    more than the truth; see ``affine_r2_explained``.
     """
-    z_est, z = need(readout, "z", "affine_r2"), need(truth, "z", "affine_r2")
+    return linear_r2(*_latents(claims, sample, "affine_r2"))
+
+
+@metric(best=1.0)
+def affine_r2_explained(claims: Readout, sample: Sample) -> Array:
+    """R^2 of the live estimates predicted from the truth: is there nothing else in them?
+
+    Held out as in ``linear_r2``; dead estimates count as 0.
+    """
+    z_est, z = _latents(claims, sample, "affine_r2_explained")
     r2, is_dead = _held_out_r2(z, z_est)
-    explained = jnp.where(jnp.any(column_norms(z)[1]), jnp.nan, jnp.where(is_dead, 0, r2))
-    return {"recovered": linear_r2(z_est, z), "explained": jnp.mean(explained)}
+    is_undefined = jnp.any(column_norms(z)[1])
+    return jnp.mean(jnp.where(is_undefined, jnp.nan, jnp.where(is_dead, 0, r2)))
 
 
 def amari_distance(product: Array, power: int = 1, norm: str = "unit") -> Array:
@@ -165,12 +178,13 @@ def amari_distance(product: Array, power: int = 1, norm: str = "unit") -> Array:
     return total / max(d - 1, 1) if norm == "unit" else total
 
 
-def amari(readout: Readout, truth: Truth) -> Array:
+@metric(best=0.0)
+def amari(claims: Readout, sample: Sample) -> Array:
     """``amari_distance`` of unmixing times mixing: power 1, norm "unit", in [0, 1].
 
     Free of the sampling of test rows. Needs as many estimates as latents.
     """
-    b, a = need(readout, "unmixing", "amari"), need(truth, "mixing", "amari")
+    b, a = need(claims, "unmixing", "amari"), need(sample.truth, "mixing", "amari")
     return amari_distance(dot(b, a))
 
 
@@ -257,48 +271,7 @@ _ALIGN = {
 }
 
 
-def procrustes(readout: Readout, truth: Truth) -> Array:
+@metric(best=0.0)
+def procrustes(claims: Readout, sample: Sample) -> Array:
     """The residual of ``align("rigid", ...)``: recovery up to rotation and translation."""
-    z_est, z = need(readout, "z", "procrustes"), need(truth, "z", "procrustes")
-    return align("rigid", z_est, z)[1]
-
-
-def pairwise_mcc(readouts: Readout) -> Array:
-    """Stability: the mean MCC over all pairs of fits on one world, in [0, 1].
-
-    readouts.z: (fits, n, k). A latent that is dead in either fit counts as 0. NaN for a
-    single fit.
-    """
-
-    def value(a, b):
-        return _matched(jnp.abs(jnp.clip(dot(_unit_columns(a).T, _unit_columns(b)), -1, 1)))
-
-    return over_pairs(value, need(readouts, "z", "pairwise_mcc"))
-
-
-def pairwise_rigid(readouts: Readout) -> Array:
-    """Instability: the mean distance of two fits after rigid alignment, over all pairs.
-
-    readouts.z: (fits, n, k). Of centred fits A and B it is min ||A Q - B|| over orthogonal
-    Q in units of the root mean square of ||A|| and ||B||: the residual of ``align`` where
-    those are equal, and the same in both orders. In [0, sqrt 2]; sqrt 2 where one of the
-    two is collapsed. NaN where both are, and for a single fit.
-    """
-
-    def value(a, b):
-        a_is_constant, b_is_constant = column_norms(a)[1], column_norms(b)[1]
-        a, b = _centred(a), _centred(b)
-        size = jnp.sqrt((jnp.sum(a**2) + jnp.sum(b**2)) / 2)
-        is_collapsed = jnp.all(a_is_constant & b_is_constant)
-        distance = jnp.linalg.norm(_align_rigid(a, b) - b)
-        return jnp.where(is_collapsed, jnp.nan, distance / size)
-
-    return over_pairs(value, need(readouts, "z", "pairwise_rigid"))
-
-
-def over_pairs(value: Callable, z: Array) -> Array:
-    """The mean of value(z[i], z[j]) over all i < j; NaN when there is only one."""
-    pairs = jnp.asarray(list(itertools.combinations(range(z.shape[0]), 2)), jnp.int32)
-    if not pairs.size:
-        return jnp.full((), jnp.nan, z.dtype)
-    return jnp.mean(jax.lax.map(lambda pair: value(z[pair[0]], z[pair[1]]), pairs))
+    return align("rigid", *_latents(claims, sample, "procrustes"))[1]

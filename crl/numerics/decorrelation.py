@@ -1,9 +1,9 @@
 """Symmetric decorrelation: the nearest orthogonal matrix."""
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
+from crl.numerics.fixed_point import iterate
 from crl.numerics.linalg import dot
 
 
@@ -25,15 +25,12 @@ def polar(w: Array, max_steps: int = 60) -> Array:
     w = w / jnp.where(scale > 0, scale, 1)
     tol = 8 * jnp.finfo(w.dtype).eps
 
-    def body(carry):
-        i, w, gram, _ = carry
+    def step(carry):
+        w, gram = carry
         w = 1.5 * w - 0.5 * dot(gram, w)
-        gram = dot(w, w.T)
-        return i + 1, w, gram, jnp.max(jnp.abs(gram - jnp.eye(d, dtype=w.dtype)))
+        return w, dot(w, w.T)
 
-    def is_far(carry):
-        i, _, _, error = carry
-        return (i < max_steps) & (error > tol)
+    def is_far(_, carry):
+        return jnp.max(jnp.abs(carry[1] - jnp.eye(d, dtype=w.dtype))) > tol
 
-    start = (0, w, dot(w, w.T), jnp.full((), jnp.inf, w.dtype))
-    return jax.lax.while_loop(is_far, body, start)[1]
+    return iterate(step, (w, dot(w, w.T)), is_far, max_steps)[0]

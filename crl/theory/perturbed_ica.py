@@ -34,11 +34,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from crl import train
-from crl.core import Data
+from crl.core import grouped
 from crl.ica.fastica import fastica
 from crl.metrics.latents import mean_correlation
 from crl.numerics.assignment import assign
+from crl.numerics.fixed_point import iterate
+from crl.numerics.linalg import dot
 from crl.theory.claim import Claim, Row, rate, slack
 
 # The source takes values |u|^power sign(u), u evenly spaced in [-1, 1].
@@ -130,8 +131,8 @@ def _world(key: Array, s: Array, odd: Array) -> tuple[Array, Array]:
     inner = jax.random.normal(key_in, (d, 2 * d), jnp.float64) / d**0.5
     outer = jax.random.normal(key_out, (2 * d, d), jnp.float64) / (2 * d) ** 0.5
     form = jax.random.normal(key_form, (d, d, d), jnp.float64) / d
-    h_odd = jnp.tanh(s @ inner) @ outer
-    h_even = jnp.einsum("ni,ijk,nj->nk", s, form, s)
+    h_odd = dot(jnp.tanh(dot(s, inner)), outer)
+    h_even = jax.vmap(lambda z: dot(dot(form, z), z))(s)  # s' form_k s
     h = odd * h_odd + (1 - odd) * h_even
     return h / jnp.sqrt(jnp.mean(h**2)), a
 
@@ -139,8 +140,14 @@ def _world(key: Array, s: Array, odd: Array) -> tuple[Array, Array]:
 def _ica(contrast: str, key: Array, x: Array) -> tuple[Array, Array]:
     """FastICA's sources (n, d) and unmixing (d, d), at float64 precision."""
     estimator = fastica(x.shape[1], nonlinearity=contrast, tol=1e-14, num_steps=200)
-    data = Data(x, jnp.zeros(len(x), jnp.int32), {})
-    found = estimator.readout(train.run(estimator, key, data).state, data)
+    data = grouped(x)
+    state = iterate(
+        lambda state: estimator.step(key, state, data)[0],
+        estimator.init(key, data),
+        lambda _, state: ~estimator.converged(state),
+        estimator.num_steps,
+    )
+    found = estimator.readout(estimator.finish(key, state, data), data)
     return found.z, found.unmixing
 
 
@@ -150,11 +157,11 @@ def _measure(contrast: str, key: Array, s: Array, odd: Array, eta: Array) -> dic
     key_ica, key_world = jax.random.split(key)
     h, a = _world(key_world, s, odd)
     mixed = s + eta * h
-    y, unmixing = _ica(contrast, key_ica, mixed @ a.T)
+    y, unmixing = _ica(contrast, key_ica, dot(mixed, a.T))
     # y = W whitened, in the coordinates where the symmetrically whitened sources are I.
     values, vectors = jnp.linalg.eigh(jnp.cov(mixed.T, bias=True))
-    root = (vectors * jnp.sqrt(values)) @ vectors.T
-    w = unmixing @ a @ root  # (d, d)
+    root = dot(vectors * jnp.sqrt(values), vectors.T)
+    w = dot(dot(unmixing, a), root)  # (d, d)
     _, rows = assign(jnp.abs(w).T)
     w = w[rows] * jnp.sign(jnp.diag(w[rows]))[:, None]
     error = jnp.linalg.norm(w - jnp.eye(len(w)))
@@ -166,14 +173,14 @@ def _predict(contrast: str, key: Array, s: Array, odd: Array, eta: Array) -> dic
     h, _ = _world(jax.random.split(key)[1], s, odd)
     n = len(s)
     h = h - jnp.mean(h, axis=0)
-    c = h.T @ s / n
-    k = h - s @ (c + c.T) / 2
+    c = dot(h.T, s) / n
+    k = h - dot(s, c + c.T) / 2
     g, slope = _derivatives(contrast, s)  # (n, d)
     tau = jnp.mean(s * g - slope, axis=0)
-    a = ((slope * k).T @ s + g.T @ k) / n  # (d, d)
+    a = (dot((slope * k).T, s) + dot(g.T, k)) / n  # (d, d)
     signed = jnp.sign(tau)[:, None] * a
     delta = (signed - signed.T) / (jnp.abs(tau)[:, None] + jnp.abs(tau))
-    r = k + s @ delta.T  # (n, d)
+    r = k + dot(s, delta.T)  # (n, d)
     r = r - s * jnp.mean(r * s, axis=0) / jnp.mean(s * s, axis=0)
     return {
         "unmixing_error": eta * jnp.linalg.norm(delta),

@@ -3,7 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from crl.core import DGP, Data, Sample, Truth
+from crl.core import DGP, Sample, Task, Truth, grouped
+from crl.core import draw as draw_task
 from crl.dgp import mixings, sources
 from crl.dgp.combinators import noisy, perturbed, standardized, with_jacobian
 from crl.dgp.latent import mixed_sources
@@ -28,7 +29,6 @@ def test_standardized_has_unit_columns_and_a_consistent_truth():
     np.testing.assert_allclose(x - x.mean(0), centred - centred.mean(0), atol=1e-4)
     one = standardized(LINEAR).mix(world, sample.truth.z[0])
     np.testing.assert_allclose(one, x[0], atol=1e-5)
-    np.testing.assert_allclose(sample.truth.x, x)
 
 
 def _dictionary_world():
@@ -40,7 +40,7 @@ def _dictionary_world():
         x = codes @ atoms
         truth = Truth(codes=codes, dictionary=atoms, counterfactual=x, log_prob=x[:, 0])
         aux = {"pair": 2 * x, "do_value": x, "y": codes}
-        return Sample(Data(x, jnp.zeros(n, jnp.int32), aux), truth)
+        return Sample(grouped(x, aux=aux, graph=jnp.eye(4)), truth)
 
     return DGP(lambda key: jax.random.normal(key, (5, 4)), sample, None)
 
@@ -54,6 +54,7 @@ def test_standardized_carries_what_lives_in_the_space_of_x():
     np.testing.assert_allclose(data.aux["do_value"], data.x)
     np.testing.assert_allclose(data.aux["pair"], (before.data.aux["pair"] - mean) / scale)
     np.testing.assert_array_equal(data.aux["y"], before.data.aux["y"])
+    np.testing.assert_array_equal(data.given["graph"], np.eye(4))
     np.testing.assert_allclose(jnp.linalg.norm(truth.dictionary, axis=1), 1, rtol=1e-5)
     rebuilt = truth.codes @ truth.dictionary - mean / scale
     np.testing.assert_allclose(rebuilt, data.x, atol=1e-5)
@@ -81,7 +82,6 @@ def test_perturbed_bends_by_at_most_eta():
     s = singular_values(sample.truth.jacobian)
     assert 0.7 <= s.min() < 0.97 and 1.03 < s.max() <= 1.3
     assert sample.truth.mixing is None
-    np.testing.assert_array_equal(sample.truth.x, sample.data.x)
     straight = orthogonal.sample(jax.random.key(1), world.inner, 200).data.x
     assert 0.01 < jnp.abs(sample.data.x - straight).max()
     with pytest.raises(ValueError, match="without do"):
@@ -113,11 +113,62 @@ def test_with_jacobian_equals_the_matrix_of_a_linear_mixing():
     np.testing.assert_allclose(both.truth.jacobian[3], both.truth.mixing, atol=1e-6)
 
 
+def _world_with_another_law_held_out():
+    """Sources that are judged at ten times their scale."""
+
+    def held_out(key, world, n):
+        z = 10 * LINEAR.sample(key, world, n).truth.z
+        return Sample(
+            grouped(z @ world.T, (n,), count_of=jnp.ones(1)), Truth(z=z, mixing=world)
+        )
+
+    return LINEAR._replace(held_out=held_out)
+
+
+CHANGES = {
+    "standardized": standardized,
+    "noisy": noisy,
+    "perturbed": perturbed,
+    "with_jacobian": with_jacobian,
+}
+NESTED = pytest.param(lambda dgp: with_jacobian(perturbed(standardized(noisy(dgp)))), id="all")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [NESTED, *(pytest.param(f, id=k, marks=pytest.mark.slow) for k, f in CHANGES.items())],
+)
+def test_the_law_held_out_changes_as_the_other_does(change):
+    """With what is held out equal to the first law, both samples of a key are equal."""
+    plain, both = change(LINEAR), change(LINEAR._replace(held_out=LINEAR.sample))
+    assert plain.held_out is None
+
+    @jax.jit
+    def samples(key):
+        world = both.init(key)
+        return both.sample(key, world, 20), both.held_out(key, world, 20)
+
+    sample, held_out = samples(jax.random.key(0))
+    for a, b in zip(jax.tree.leaves(sample), jax.tree.leaves(held_out), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_held_out_rows_are_standardised_by_the_law_of_the_training_rows():
+    task = Task(standardized(_world_with_another_law_held_out()), 4000, 4000, {})
+    train, test = draw_task(task, jax.random.key(0))
+    # Laplace sources: the standard deviation of 4000 rows is known to about 2 %.
+    np.testing.assert_allclose(train.data.x.std(0), 1, atol=0.1)
+    np.testing.assert_allclose(test.data.x.std(0), 10, atol=1)
+    assert "count_of" in test.data.given
+
+
 def test_combinators_refuse_what_they_cannot_change():
     with pytest.raises(ValueError, match="real data"):
         with_jacobian(from_arrays(np.eye(4, 2, dtype=np.float32)))
     with pytest.raises(ValueError, match="num_reference >= 2"):
         standardized(LINEAR, 1)
+    with pytest.raises(ValueError, match="noisy needs scale >= 0, got -1"):
+        noisy(LINEAR, -1.0)
     for eta in (5.0, 1.0, -0.1, float("nan")):
         with pytest.raises(ValueError, match="perturbed needs 0 <= eta < 1"):
             perturbed(LINEAR, eta)

@@ -120,8 +120,13 @@ def test_leaky_relu_mlp_keeps_well_conditioned_layers():
         (lambda: mixings.near_isometric(1.0), "eta < 1"),
         (lambda: mixings.near_isometric(0.1, "cubic"), "mlp and quadratic"),
         (lambda: mixings.flat_torus(7.0), "2 pi"),
-        (lambda: mixings.leaky_relu_mlp(0), "num_layers >= 1"),
-        (lambda: mixed_sources(sources.laplace(), mixings.linear(), 0), "num_latents >= 1"),
+        (lambda: mixings.flat_torus(width=-1.0), "width > 0"),
+        (lambda: mixings.leaky_relu_mlp(2, 1.5), "slope <= 1"),
+        (lambda: mixings.leaky_relu_mlp(0), "num_layers an integer >= 1"),
+        (
+            lambda: mixed_sources(sources.laplace(), mixings.linear(), 0),
+            "num_latents an integer >= 1",
+        ),
     ],
 )
 def test_bad_options_are_refused(build, message):

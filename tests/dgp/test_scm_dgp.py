@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from crl.core import split
 from crl.dgp.graphs import erdos_renyi, scale_free
 from crl.dgp.mechanisms import KINDS, pull, push, random_mechanisms
 from crl.dgp.scm import log_density, multi_environment_scm
@@ -108,11 +107,31 @@ def test_a_counterfactual_changes_descendants_of_the_set_variable_only(drawn):
     assert (gap[~untouched] > 1e-3).mean() > 0.9
 
 
-def test_held_out_rows_answer_their_own_queries(drawn):
-    _, _, sample = drawn
-    train, test = split(sample, 2000, 1500)
-    assert train.data.x.shape == (4500, 3) and test.truth.counterfactual.shape == (1500, 3)
-    np.testing.assert_array_equal(test.data.env, np.repeat([0, 1, 2], 500))
+def test_environments_may_differ_in_size_and_their_targets_may_be_known():
+    """What the data say of the environments is what the truth and the noises say."""
+    dgp = multi_environment_scm(
+        *(2, CHAIN[:2, :2]), mechanism="linear", sizes=(4, 1, 2), known_targets=True
+    )
+
+    @jax.jit
+    def draw(key):
+        world = dgp.init(key)
+        return world, dgp.sample(key, world, 1000)
+
+    world, (data, truth) = draw(jax.random.key(0))
+    np.testing.assert_array_equal(data.given["count"], [4000, 1000, 2000])
+    np.testing.assert_array_equal(data.env, np.repeat([0, 1, 2], [4000, 1000, 2000]))
+    np.testing.assert_array_equal(data.given["target"], [[0, 0], [1, 1], [1, 1]])
+    assert truth.counterfactual.shape == truth.z.shape == (7000, 2)
+    for e in range(3):
+        sd = truth.z[data.env == e].std(0)
+        # The sd of 1000 normal draws has relative error .022; five of them.
+        np.testing.assert_allclose(sd, world.sd[e], rtol=0.11)
+
+
+def test_targets_are_not_given_unless_they_are_known(drawn):
+    _, _, (data, truth) = drawn
+    assert set(data.given) == {"count"} and truth.targets.shape == (3, 3)
 
 
 def test_values_of_queries_have_the_law_of_their_variable_and_are_no_rows_of_x(drawn):
@@ -150,7 +169,11 @@ def test_laplace_noise_and_mean_shifts_enter_the_density():
 
 
 def test_factory_refuses_what_it_does_not_know():
-    with pytest.raises(ValueError, match="unknown mechanism 'gp'"):
+    with pytest.raises(ValueError, match=r"has mechanism 'linear', 'anm', .* got 'gp'"):
         multi_environment_scm(3, mechanism="gp")
+    with pytest.raises(ValueError, match="one positive number per environment, 3"):
+        multi_environment_scm(3, sizes=(1.0, 2.0))
+    with pytest.raises(ValueError, match="integer edges_per_node for scale_free"):
+        multi_environment_scm(3, "scale_free", 1.5)
     with pytest.raises(ValueError, match="shape"):
         multi_environment_scm(4, graph=CHAIN)

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
 
-from crl.core import MissingClaim, Readout, Truth
+from crl.core import MissingClaim, Readout, Sample, Truth, grouped
 from crl.metrics.graphs import (
     edge_auroc,
-    edge_scores,
+    edge_f1,
+    edge_precision,
+    edge_recall,
     order_divergence,
     shd,
     shd_double,
@@ -18,6 +20,14 @@ from crl.metrics.graphs import (
 
 D = 5
 OFF = ~np.eye(D, dtype=bool)
+METRICS = (
+    *(shd, shd_double, skeleton_shd, order_divergence),
+    *(edge_precision, edge_recall, edge_f1, edge_auroc),
+)
+
+
+def true(graph):
+    return Sample(grouped(jnp.zeros((2, len(graph)))), Truth(graph=graph))
 
 
 @pytest.fixture(scope="module")
@@ -31,9 +41,8 @@ def scored():
     order = np.stack([rng.permutation(D) for _ in range(40)])
 
     def score(g, prob, order, g0):
-        out, tr = Readout(graph=g, edge_prob=prob, order=order), Truth(graph=g0)
-        metrics = shd, shd_double, skeleton_shd, edge_scores, order_divergence, edge_auroc
-        return {m.__name__: m(out, tr) for m in metrics}
+        claims = Readout(graph=g, edge_prob=prob, order=order)
+        return {m.__name__: m(claims, true(g0)) for m in METRICS}
 
     result = jax.jit(jax.vmap(score))(claim, prob, order, truth)
     return claim, prob, order, truth, jax.device_get(result)
@@ -63,30 +72,36 @@ def test_edge_scores_and_auroc_agree_with_scikit_learn(scored):
         expected = precision_recall_fscore_support(
             g0[OFF], g[OFF], average="binary", zero_division=np.nan
         )
-        names = "precision", "recall", "f1"
-        for name, value in zip(names, expected):
-            np.testing.assert_allclose(result["edge_scores"][name][k], value, rtol=1e-5)
+        for name, value in zip(("precision", "recall", "f1"), expected):
+            np.testing.assert_allclose(result[f"edge_{name}"][k], value, rtol=1e-5)
         if g0.any():
             auc = roc_auc_score(g0[OFF], prob[k][OFF])
             np.testing.assert_allclose(result["edge_auroc"][k], auc, rtol=1e-5)
 
 
 def test_a_reversed_edge_counts_once_or_twice():
-    truth = Truth(graph=jnp.array([[0, 1], [0, 0]]))
-    out = Readout(graph=jnp.array([[0, 0], [1, 0]]))
-    assert shd(out, truth) == 1 and shd_double(out, truth) == 2
-    assert skeleton_shd(out, truth) == 0
+    sample = true(jnp.array([[0, 1], [0, 0]]))
+    claims = Readout(graph=jnp.array([[0, 0], [1, 0]]))
+    assert shd(claims, sample) == 1 and shd_double(claims, sample) == 2
+    assert skeleton_shd(claims, sample) == 0
 
 
 def test_scores_of_empty_graphs_are_undefined():
     empty, edge = jnp.zeros((2, 2)), jnp.array([[0, 1], [0, 0]])
-    nothing = edge_scores(Readout(graph=empty), Truth(graph=empty))
-    assert all(np.isnan(v) for v in nothing.values())
-    missed = edge_scores(Readout(graph=empty), Truth(graph=edge))
-    assert np.isnan(missed["precision"]) and missed["recall"] == 0 and missed["f1"] == 0
-    assert np.isnan(edge_auroc(Readout(edge_prob=empty), Truth(graph=empty)))
+    claims = Readout(graph=empty, edge_prob=empty)
+    for metric in (edge_precision, edge_recall, edge_f1, edge_auroc):
+        assert np.isnan(metric(claims, true(empty))), metric.__name__
+    assert np.isnan(edge_precision(claims, true(edge)))
+    assert edge_recall(claims, true(edge)) == edge_f1(claims, true(edge)) == 0
+
+
+def test_the_true_graph_scores_what_the_metrics_say_is_best():
+    graph = jnp.array([[0, 1, 1], [0, 0, 0], [0, 1, 0]])
+    claims = Readout(graph=graph, edge_prob=graph.astype(float), order=jnp.array([0, 2, 1]))
+    for metric in METRICS:
+        assert metric(claims, true(graph)) == metric.best
 
 
 def test_a_missing_claim_is_named():
     with pytest.raises(MissingClaim, match=r"shd needs readout\.graph"):
-        shd(Readout(), Truth(graph=jnp.zeros((2, 2))))
+        shd(Readout(), true(jnp.zeros((2, 2))))

@@ -7,6 +7,7 @@ version: Tichavsky, Koldovsky & Oja (2006).
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -14,8 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from crl.check import check_options
 from crl.core import Estimator, Readout
 from crl.numerics.decorrelation import polar
+from crl.numerics.linalg import dot
 from crl.numerics.whitening import Whitening, whiten
 
 
@@ -44,9 +47,17 @@ class State(NamedTuple):
     rotation: Array  # (d, d) rows are unit vectors in the whitened space
     tau: Array  # (d,) E[y_i g(y_i)] - E[g'(y_i)]
     delta: Array  # () the change that convergence asks for: max_i 1 - |<w_i new, w_i old>|
-    converged: Array  # () bool
     unit: Array  # () int, rows found so far (deflation)
     count: Array  # () int, iterations on the present unit (deflation)
+
+
+class Fitted(NamedTuple):
+    """The two linear maps, and what the fit says of itself."""
+
+    mean: Array  # (p,)
+    unmixing: Array  # (d, p)
+    mixing: Array  # (p, d)
+    diag: dict[str, Array]
 
 
 def fastica(
@@ -75,42 +86,17 @@ def fastica(
     Raises ValueError for unknown options, for num_latents > p, n <= p, and for data whose
     effective rank is below num_latents.
     """
-    if num_latents < 1 or num_steps < 1 or not tol > 0:
-        raise ValueError(
-            "fastica needs num_latents >= 1, num_steps >= 1 and tol > 0, got "
-            f"{num_latents}, {num_steps} and {tol}"
-        )
-    if algorithm not in ("symmetric", "deflation"):
-        raise ValueError(
-            f"fastica has the algorithms 'symmetric' and 'deflation', got {algorithm!r}"
-        )
-    if nonlinearity not in NONLINEARITIES:
-        raise ValueError(
-            f"fastica has the nonlinearities {', '.join(NONLINEARITIES)}, got {nonlinearity!r}"
-        )
+    check_options(
+        "fastica",
+        at_least_one={"num_latents": num_latents, "num_steps": num_steps},
+        positive={"tol": tol},
+        one_of={
+            "algorithm": (algorithm, ("symmetric", "deflation")),
+            "nonlinearity": (nonlinearity, tuple(NONLINEARITIES)),
+        },
+    )
     derivatives, d = NONLINEARITIES[nonlinearity], num_latents
-
-    def whitened(white, x):
-        # One product with the latents in rows (d, n): reductions over n then run along
-        # memory. It depends on no iteration, and XLA hoists it out of the loop.
-        return jnp.matmul(white.whitener, (x - white.mean).T, precision="highest")  # (d, n)
-
-    def fixed_point(w, z):
-        """E[g(y) z'] - E[g'(y)] w for y = w z, rows w (k, d) and z (d, n); and tau (k,)."""
-        g, mean_slope = derivatives(jnp.matmul(w, z, precision="highest"))
-        gz = jnp.matmul(g, z.T, precision="highest") / z.shape[1]
-        new = gz - mean_slope[:, None] * w
-        return new, jnp.sum(new * w, 1)
-
-    def improve(old, last_delta, z):
-        """One symmetric iteration: the rotation, its delta, and tau."""
-        new, tau = fixed_point(old, z)
-        new, delta = _follow(polar(new), old)
-        # A step that moves no less than the one before may be half of a 2-cycle; the
-        # midpoint breaks it and changes no fixed point. Of 50 samples of 60 rows, 29
-        # converged without it and all do with it, in a quarter of the steps.
-        new = jax.lax.cond(delta < last_delta, lambda w: w, lambda w: polar(w + old), new)
-        return new, delta, tau
+    is_symmetric = algorithm == "symmetric"
 
     def init(key, data):
         n, p = data.x.shape
@@ -121,104 +107,135 @@ def fastica(
             )
         white = whiten(data.x, d)
         dtype = white.mean.dtype
-        inf, zero = jnp.full((), jnp.inf, dtype), jnp.zeros((), jnp.int32)
         rotation = jax.random.orthogonal(key, d, dtype=dtype)
         stride = min(10, n // (200 * d))
-        if algorithm == "symmetric" and stride > 1:
+        if is_symmetric and stride > 1:
             # Converge on every stride-th row first: from there two or three iterations on
             # all rows are left, since they converge at least quadratically.
             z = whitened(white, data.x[::stride])
-
-            def is_moving(carry):
-                i, _, delta = carry
-                return (i < num_steps) & (delta >= tol)
-
-            def body(carry):
-                i, rotation, delta = carry
-                return i + 1, *improve(rotation, delta, z)[:2]
-
-            rotation = jax.lax.while_loop(is_moving, body, (0, rotation, inf))[1]
+            rotation = converge(derivatives, rotation, z, tol, num_steps)
         # Of the last step, and under deflation the largest of the finished units.
-        delta = inf if algorithm == "symmetric" else jnp.zeros((), dtype)
-        return State(white, rotation, jnp.zeros(d, dtype), delta, zero > 0, zero, zero)
+        delta = jnp.full((), jnp.inf if is_symmetric else 0, dtype)
+        zero = jnp.zeros((), jnp.int32)
+        return State(white, rotation, jnp.zeros(d, dtype), delta, zero, zero)
 
-    def step_symmetric(key, state, data):
-        del key  # full batch
+    def step(key, state, data):
+        del key  # full batch, nothing random
         z = whitened(state.whitening, data.x)
-        rotation, delta, tau = improve(state.rotation, state.delta, z)
-        state = state._replace(rotation=rotation, tau=tau, delta=delta, converged=delta < tol)
-        return state, {"delta": delta, "converged": state.converged}
+        if is_symmetric:
+            rotation, delta, tau = improve(derivatives, state.rotation, state.delta, z)
+            state = state._replace(rotation=rotation, tau=tau, delta=delta)
+        else:
+            state = improve_unit(derivatives, state, z, tol, num_steps)
+        return state, {"delta": state.delta}
 
-    def step_deflation(key, state, data):
-        del key  # full batch
-        rows, i = state.rotation, jnp.minimum(state.unit, d - 1)
-        found = jnp.where((jnp.arange(d) < i)[:, None], rows, 0)  # (d, d)
-
-        def deflate(w):
-            for _ in range(2):  # twice is enough (Kahan) to be orthogonal to rounding
-                overlap = jnp.matmul(w, found.T, precision="highest")
-                w = w - jnp.matmul(overlap, found, precision="highest")
-            return w / jnp.linalg.norm(w)
-
-        old = deflate(jax.lax.dynamic_slice_in_dim(rows, i, 1))  # (1, d)
-        new, tau = fixed_point(old, whitened(state.whitening, data.x))
-        new, delta = _follow(deflate(new), old)
-        is_last = (delta < tol) | (state.count + 1 >= num_steps)
-        unit = state.unit + is_last
-        worst = jnp.maximum(state.delta, jnp.where(is_last, delta, 0))  # of finished units
-        state = State(
-            whitening=state.whitening,
-            rotation=jax.lax.dynamic_update_slice_in_dim(rows, new, i, 0),
-            tau=jax.lax.dynamic_update_slice_in_dim(state.tau, tau, i, 0),
-            delta=worst,
-            converged=(unit >= d) & (worst < tol),
-            unit=unit,
-            count=jnp.where(is_last, 0, state.count + 1),
-        )
-        return state, {"delta": delta, "converged": state.converged}
+    def converged(state):
+        return (state.delta < tol) & (is_symmetric | (state.unit >= d))
 
     def finish(key, state, data):
         del key, data
-        order = jnp.argsort(-jnp.abs(state.tau))
+        white, order = state.whitening, jnp.argsort(-jnp.abs(state.tau))
         w = state.rotation[order]
-        mixing = jnp.matmul(state.whitening.dewhitener, w.T, precision="highest")  # (p, d)
-        largest = jnp.argmax(jnp.abs(mixing), 0)
-        is_negative = mixing[largest, jnp.arange(d)] < 0
-        w = jnp.where(is_negative[:, None], -w, w)
-        return state._replace(rotation=w, tau=state.tau[order])
-
-    def readout(state, data):
-        white = state.whitening
-        b = jnp.matmul(state.rotation, white.whitener, precision="highest")  # (d, p)
-        centred = data.x - white.mean
+        mixing = dot(white.dewhitener, w.T)  # (p, d)
+        largest = mixing[jnp.argmax(jnp.abs(mixing), 0), jnp.arange(d)]
+        w = jnp.where(largest[:, None] < 0, -w, w)
         diag = {
-            "converged": state.converged.astype(b.dtype),
+            "converged": converged(state).astype(w.dtype),
             "delta": state.delta,
             "effective_rank": white.effective_rank,
             "min_tau": jnp.min(jnp.abs(state.tau)),
         }
-        z = jnp.matmul(centred, b.T, precision="highest")  # (n, d)
-        a = jnp.matmul(white.dewhitener, state.rotation.T, precision="highest")  # (p, d)
-        x = white.mean + jnp.matmul(z, a.T, precision="highest")  # (n, p)
-        return Readout(z=z, x=x, unmixing=b, jacobian=a[None], diag=diag)
+        unmixing, mixing = dot(w, white.whitener), dot(white.dewhitener, w.T)
+        return Fitted(white.mean, unmixing, mixing, diag)
 
-    def validate(data):
-        n, p = data.x.shape
-        if not d <= p < n:
-            return  # a matter of shape: init says so
-        # A few rows with full rank will do; all of them are looked at when these fall short.
-        for rows in (data.x[: 4 * p], data.x):
-            rank, num_constant = _rank(np.asarray(rows))
-            if rank >= d:
-                return
-        raise ValueError(
-            f"fastica needs x of rank >= num_latents = {d}, got effective rank {rank} "
-            f"({num_constant} of {p} columns are constant): lower num_latents to {rank}"
-        )
+    def readout(fitted, data):
+        z = dot(data.x - fitted.mean, fitted.unmixing.T)  # (n, d)
+        x = fitted.mean + dot(z, fitted.mixing.T)  # (n, p)
+        jacobian = fitted.mixing[None]
+        return Readout(z=z, x=x, unmixing=fitted.unmixing, jacobian=jacobian, diag=fitted.diag)
 
-    step = step_symmetric if algorithm == "symmetric" else step_deflation
-    total = num_steps if algorithm == "symmetric" else num_steps * d
-    return Estimator(init, step, readout, total, finish, validate)
+    total = num_steps if is_symmetric else num_steps * d
+    return Estimator(
+        init,
+        step,
+        readout,
+        total,
+        finish,
+        converged,
+        validate=lambda data: check_rank(data.x, num_latents),
+    )
+
+
+def whitened(white: Whitening, x: Array) -> Array:
+    """z (d, n) of x (n, p), with the latents in rows: reductions then run along memory.
+
+    One product that depends on no iteration, so that XLA hoists it out of the loop.
+    """
+    return dot(white.whitener, (x - white.mean).T)
+
+
+def fixed_point(derivatives: Callable, w: Array, z: Array) -> tuple[Array, Array]:
+    """E[g(y) z'] - E[g'(y)] w for y = w z, rows w (k, d) and z (d, n); and tau (k,)."""
+    g, mean_slope = derivatives(dot(w, z))
+    new = dot(g, z.T) / z.shape[1] - mean_slope[:, None] * w
+    return new, jnp.sum(new * w, 1)
+
+
+def improve(
+    derivatives: Callable, old: Array, last_delta: Array, z: Array
+) -> tuple[Array, Array, Array]:
+    """One symmetric iteration: the rotation (d, d), its delta (), and tau (d,)."""
+    new, tau = fixed_point(derivatives, old, z)
+    new, delta = _follow(polar(new), old)
+    # A step that moves no less than the one before may be half of a 2-cycle; the midpoint
+    # breaks it and changes no fixed point. Of 50 samples of 60 rows, 29 converged without
+    # it and all do with it, in a quarter of the steps.
+    new = jax.lax.cond(delta < last_delta, lambda w: w, lambda w: polar(w + old), new)
+    return new, delta, tau
+
+
+def converge(
+    derivatives: Callable, rotation: Array, z: Array, tol: float, num_steps: int
+) -> Array:
+    """The rotation at which symmetric iterations stop to move by ``tol`` or more."""
+
+    def is_moving(carry):
+        i, _, delta = carry
+        return (i < num_steps) & (delta >= tol)
+
+    def body(carry):
+        i, rotation, delta = carry
+        return i + 1, *improve(derivatives, rotation, delta, z)[:2]
+
+    inf = jnp.full((), jnp.inf, rotation.dtype)
+    return jax.lax.while_loop(is_moving, body, (0, rotation, inf))[1]
+
+
+def improve_unit(
+    derivatives: Callable, state: State, z: Array, tol: float, num_steps: int
+) -> State:
+    """One iteration of deflation on the present unit, orthogonal to those found before."""
+    rows, d = state.rotation, len(state.rotation)
+    i = jnp.minimum(state.unit, d - 1)
+    found = jnp.where((jnp.arange(d) < i)[:, None], rows, 0)  # (d, d)
+
+    def deflate(w):
+        for _ in range(2):  # twice is enough (Kahan) to be orthogonal to rounding
+            w = w - dot(dot(w, found.T), found)
+        return w / jnp.linalg.norm(w)
+
+    old = deflate(jax.lax.dynamic_slice_in_dim(rows, i, 1))  # (1, d)
+    new, tau = fixed_point(derivatives, old, z)
+    new, delta = _follow(deflate(new), old)
+    is_last = (delta < tol) | (state.count + 1 >= num_steps)
+    return State(
+        whitening=state.whitening,
+        rotation=jax.lax.dynamic_update_slice_in_dim(rows, new, i, 0),
+        tau=jax.lax.dynamic_update_slice_in_dim(state.tau, tau, i, 0),
+        delta=jnp.maximum(state.delta, jnp.where(is_last, delta, 0)),  # of finished units
+        unit=state.unit + is_last,
+        count=jnp.where(is_last, 0, state.count + 1),
+    )
 
 
 def _follow(new: Array, old: Array) -> tuple[Array, Array]:
@@ -242,3 +259,19 @@ def _rank(x: np.ndarray) -> tuple[int, int]:
     floor = 4 * eps * (math.sqrt(np.mean(mean**2)) + scales.max())
     constant = np.ptp(x, 0) <= 4 * eps * np.abs(mean)
     return int(np.sum(scales > floor)), int(constant.sum())
+
+
+def check_rank(x: Array, num_latents: int) -> None:
+    """Raise a ValueError unless x (n, p) has as many dimensions as there are latents."""
+    n, p = x.shape
+    if not num_latents <= p < n:
+        return  # a matter of shape: init says so
+    # A few rows with full rank will do; all of them are looked at when these fall short.
+    for rows in (x[: 4 * p], x):
+        rank, num_constant = _rank(np.asarray(rows))
+        if rank >= num_latents:
+            return
+    raise ValueError(
+        f"fastica needs x of rank >= num_latents = {num_latents}, got effective rank {rank} "
+        f"({num_constant} of {p} columns are constant): lower num_latents to {rank}"
+    )

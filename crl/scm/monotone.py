@@ -88,7 +88,7 @@ def make_basis(key: Array, x: Array) -> Basis:
     return Basis(mean, sd, knots, centre, jnp.maximum(width, 0.02), landmarks)
 
 
-def see(basis: Basis, x: Array) -> Columns:
+def normalized(basis: Basis, x: Array) -> Columns:
     """Rows x (n, d) through the basis; constant kernel coordinates beyond its knots."""
     z = (x - basis.mean) / basis.sd
     return Columns(z, normal_scores(basis.knots, z))

@@ -13,16 +13,15 @@ scores and lets the table grow around the optimum until nothing changes.
 The noises s_i are identified up to an increasing function, which the Gaussian law of the
 base environment fixes; counterfactuals depend on it not at all. Without a change between
 environments the score orients only as far as the Markov equivalence class and the model
-class allow. Of 60 pairs without a change (``benchmarks/scm.py``) it orients .40 right where
-the mechanism is linear, .53 where it is additive and .67 where it is general: an effect on
-the scale of the noise can be told from its reverse in one environment, as in location-scale
-noise models (Immer et al., ICML 2023). ``edge_z`` says which orientations the data decide:
-0, 1 and 8 of those 60, one of them wrongly; with a change 59 of 60, all rightly. A noise
-law far from Gaussian in the auxiliary environments adds edges or reverses some (Laplace
-noise, 10 variables: one reversal in 4 worlds); ``diag['noise_skewness']`` shows it where it
-is skewed. Hidden confounders add an edge between their effects.
+class allow: at chance where mechanisms are linear, above it where they are general, since
+an effect on the scale of the noise can be told from its reverse in one environment, as in
+location-scale noise models (Immer et al., ICML 2023). ``edge_z`` says which orientations
+the data decide. A noise law far from Gaussian in the auxiliary environments adds edges or
+reverses some; ``diag['noise_skewness']`` shows it where it is skewed. Hidden confounders
+add an edge between their effects. ``benchmarks/scm.py`` holds what to expect, by number.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -30,7 +29,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from crl.core import Estimator, Readout
+from crl.check import check_options
+from crl.core import Data, Estimator, Readout, num_envs
 from crl.numerics.graphs import indirect_paths, topological_order, transitive_closure
 from crl.numerics.linalg import dot
 from crl.numerics.order_search import optimal_dag
@@ -55,23 +55,34 @@ class Table(NamedTuple):
 
 
 class State(NamedTuple):
-    """``edge_z[i, j]``: by how many standard errors the best graph without the edge i -> j
-    (reversed or removed) is worse than the best of all; 0 where there is no edge. Beyond 20
-    variables the best that climbing finds: the true z may be smaller.
-    """
+    """The search so far."""
 
     basis: Basis
     table: Table
     graph: Array  # (d, d) 0/1
     climbing: Array  # () bool: in the greedy part of the search
-    entry: Array  # (d,) the entry of the table that each node uses
+    has_grown: Array  # () bool: the last step fitted something new
+
+
+class Fitted(NamedTuple):
+    """The graph, and the local laws that it uses.
+
+    ``edge_z[i, j]``: by how many standard errors the best graph without the edge i -> j
+    (reversed or removed) is worse than the best of all; 0 where there is no edge. Beyond 20
+    variables the best that climbing finds: the true z may be smaller.
+    """
+
+    basis: Basis
+    law: Law  # (d, ...) of each variable given its parents
+    graph: Array  # (d, d) 0/1
     order: Array  # (d,)
     edge_prob: Array  # (d, d)
     edge_z: Array  # (d, d)
+    num_fits: Array  # () entries of the table
+    table_full: Array  # () bool
 
 
 def shared_mechanism(
-    num_envs: int = 3,
     max_parents: int = 5,
     penalty: float = 0.004,
     num_features: int = 40,
@@ -80,130 +91,52 @@ def shared_mechanism(
 ) -> Estimator:
     """Learn graph, mechanisms, noises and counterfactuals from >= 2 environments.
 
-    num_envs: number E of environments in the data, base included; the theorem asks for 3.
+    The theorem asks for 3 environments, base included; they may differ in size.
     max_parents: largest number of parents of a variable. penalty: nats per row and edge.
     num_features: kernel features of the coefficient functions, at most 64; 16 takes two
     thirds of the time of 40. num_bootstrap: replicates of the rows, reweighted, for
-    edge_prob; they and the edges take one search each, .5 CPU s at 20 variables.
-    max_steps: bound on the steps, greedy moves (one a step) and then rounds of the exact
-    search; the fit stops by itself when the table has stopped to grow.
+    edge_prob; they and the edges take one search each. max_steps: bound on the steps,
+    greedy moves (one a step) and then rounds of the exact search; the fit stops by itself
+    when the table has stopped to grow.
 
     Claims: graph; order; edge_prob, the share of bootstrap replicates whose best graph
     has the edge, made symmetric where the orientation is undecided (z <= 2.5, see
-    State.edge_z); z, the noises; log_prob; counterfactual where Data.aux asks for one.
-    Takes 2 variables or more. Time grows with the fits, about d (d + number of edges): on one
-    CPU core 20 s at d = 30, n = 500 with 16 features, 140 s at d = 50, n = 1000 (environment
-    sizes). Memory is about 24 d^2 n bytes for n rows in all, and 4.5 d 2^d bytes in the
+    Fitted.edge_z); z, the noises; log_prob; counterfactual where Data.aux asks for one.
+    Takes 2 variables or more. Time grows with the fits, about d (d + number of edges).
+    Memory of the fit is about 24 d^2 n bytes for n rows in all, and 4.5 d 2^d bytes in the
     exact search, 95 MB at 20 variables.
     """
-    if num_envs < 2:
-        raise ValueError(f"shared_mechanism needs num_envs >= 2, got {num_envs}")
-    if max_parents < 1 or not 1 <= num_features <= 64 or num_bootstrap < 1:
-        raise ValueError(
-            "shared_mechanism needs max_parents >= 1, 1 <= num_features <= 64 and "
-            f"num_bootstrap >= 1, got {max_parents}, {num_features}, {num_bootstrap}"
-        )
-
-    def validate(data):
-        env = np.asarray(data.env)
-        num = len(np.unique(env))
-        if num != num_envs or env.max() != num_envs - 1:
-            raise ValueError(
-                f"expected {num_envs} environments labelled 0..{num_envs - 1}, got {num}: "
-                "pass shared_mechanism(num_envs=...) as in the data, at least 2"
-            )
-        fewest = int(np.bincount(env).min())
-        if fewest < 50:
-            raise ValueError(
-                f"expected at least 50 rows in each environment, got {fewest}: the local "
-                "fits have dozens of parameters"
-            )
-        x = np.asarray(data.x)
-        constant = np.flatnonzero(np.ptp(x, axis=0) <= 1e-6 * np.abs(x).max(0))
-        if len(constant):
-            raise ValueError(
-                f"expected columns of x that vary, got constant ones {constant.tolist()}: "
-                "drop them"
-            )
+    check_options(
+        "shared_mechanism",
+        at_least_one={
+            "max_parents": max_parents,
+            "num_features": num_features,
+            "num_bootstrap": num_bootstrap,
+            "max_steps": max_steps,
+        },
+        nonnegative={"penalty": penalty},
+    )
+    if num_features > 64:
+        raise ValueError(f"shared_mechanism needs num_features <= 64, got {num_features}")
 
     def init(key, data):
         n, d = data.x.shape
         if d < 2:
             raise ValueError(f"shared_mechanism needs at least 2 variables, got {d}")
         basis = monotone.make_basis(key, data.x)
-        zeros = jnp.zeros((d, d), data.x.dtype)
+        table = _empty_table(basis, n, d, min(max_parents, d - 1), num_envs(data))
         return State(
-            basis,
-            _empty_table(basis, n, d, min(max_parents, d - 1), num_envs),
-            zeros.astype(jnp.int32),
-            jnp.array(True),
-            jnp.zeros(d, jnp.int32),
-            jnp.arange(d, dtype=jnp.int32),
-            zeros,
-            zeros,
-        )
-
-    def grow(table, wanted, basis, columns, env):
-        """Fit the local laws ``wanted``, (m,) codes, that are not in the table."""
-        num_nodes = columns.z.shape[1]
-        slots = table.law.parents.shape[1]
-        missing = (_num_parents(wanted) <= max_parents) & (_find(table, wanted) < 0)
-        twin = jnp.all(wanted[:, None] == wanted, -1)
-        missing &= ~jnp.any(jnp.tril(twin, -1), 1)
-
-        def fit(code):
-            parents = jnp.nonzero(_members(code, num_nodes), size=slots, fill_value=num_nodes)
-            return monotone.fit_law(
-                *(basis, columns, env, code[0], parents[0].astype(jnp.int32)),
-                *(num_envs, num_features),
-            )
-
-        def fill(apply, batch):
-            def more(carry):
-                table, missing = carry
-                return jnp.any(missing) & (table.size < table.code.shape[0])
-
-            def body(carry):
-                table, missing = carry
-                # Unused places of a batch point past the end and are dropped.
-                at = jnp.nonzero(missing, size=batch, fill_value=wanted.shape[0])[0]
-                code = jnp.take(wanted, at, axis=0, mode="fill", fill_value=0)
-                fits = apply(fit, code)
-                used = at < wanted.shape[0]
-                place = jnp.where(used, table.size + jnp.arange(batch), table.code.shape[0])
-
-                def put(old, new):
-                    return old.at[place].set(jnp.nan_to_num(new), mode="drop")
-
-                # A fit that failed is a set of parents that nobody will choose.
-                score = jnp.where(jnp.isfinite(fits.score), fits.score, jnp.inf)
-                new = Table(
-                    put(table.code, code),
-                    table.score.at[place].set(score, mode="drop"),
-                    put(table.loss, fits.loss),
-                    jax.tree.map(put, table.law, fits.law),
-                    jnp.minimum(
-                        table.size + jnp.sum(used, dtype=jnp.int32), table.code.shape[0]
-                    ),
-                )
-                return new, missing.at[at].set(False, mode="drop")
-
-            return lambda table, missing: jax.lax.while_loop(more, body, (table, missing))[0]
-
-        return jax.lax.platform_dependent(
-            table,
-            missing,
-            cpu=fill(jax.lax.map, 1),
-            default=fill(lambda f, xs: jax.vmap(f)(xs), min(_ACCELERATOR_BATCH, len(wanted))),
+            basis, table, jnp.zeros((d, d), jnp.int32), jnp.array(True), jnp.array(True)
         )
 
     def step(key, state, data):
         del key  # nothing random
-        columns = monotone.see(state.basis, data.x)
+        columns = monotone.normalized(state.basis, data.x)
         graphs = _centres(state, penalty, max_steps)
         around = jax.vmap(_around)(graphs)  # (c, d, d, 1 + w)
         wanted = around.reshape(-1, around.shape[-1])
-        table = grow(state.table, wanted, state.basis, columns, data.env)
+        fit = _local_fit(state.basis, columns, data, state.table, num_features)
+        table = _grow(fit, state.table, wanted, max_parents)
         graph = graphs[0]
         score = _look_up(table.score, _find(table, around[0]))
         moved, gain = _best_move(graph, score, penalty)
@@ -212,53 +145,162 @@ def shared_mechanism(
             "loss": jnp.sum(jnp.diagonal(score)) + penalty * jnp.sum(graph),
             "num_edges": jnp.sum(graph),
             "num_fits": table.size,
-            "converged": ~state.climbing & (table.size == state.table.size),
         }
+        # Stays on for the step after the last move, which begins the exact rounds.
+        has_grown = state.climbing | (table.size > state.table.size)
         graph = jnp.where(improved, moved, graph)
-        return state._replace(table=table, graph=graph, climbing=improved), info
+        return State(state.basis, table, graph, improved, has_grown), info
 
     def finish(key, state, data):
-        table = state.table
+        table, d = state.table, len(state.graph)
+        member = jax.nn.one_hot(data.env, num_envs(data), dtype=table.loss.dtype)  # (n, E)
         edge_prob, edge_z = _confidence(
-            key, table, state.graph, data.env, num_envs, num_bootstrap, penalty, max_steps
+            key, table, state.graph, member, num_bootstrap, penalty, max_steps
         )
-        return state._replace(
-            entry=_entries(table, state.graph),
-            order=topological_order(state.graph),
-            edge_prob=edge_prob,
-            edge_z=edge_z,
+        m = len(table.code)
+        return Fitted(
+            state.basis,
+            jax.tree.map(lambda a: a[_entries(table, state.graph)], table.law),
+            state.graph,
+            topological_order(state.graph),
+            edge_prob,
+            edge_z,
+            table.size,
+            # Then the search has seen fewer sets than it asked for.
+            (table.size == m) & (m < d * 2 ** (d - 1)),
         )
 
-    def readout(state, data):
-        d = state.graph.shape[0]
-        basis, law = state.basis, jax.tree.map(lambda a: a[state.entry], state.table.law)
-        columns, nodes = monotone.see(basis, data.x), jnp.arange(d)
-
-        def noise(law, node):
-            a = monotone.coefficients(law, basis, columns)
-            s, slope = monotone.to_noise(a, basis, node, columns.z[:, node])
-            mean, var = law.noise_mean[data.env], law.noise_var[data.env]
-            log_s = jax.scipy.stats.norm.logpdf(s, mean, jnp.sqrt(var))
-            # Beyond the training range the map may bend; a floor keeps the log defined.
-            return s, log_s + jnp.log(jnp.maximum(slope, 1e-4)), (s - mean) / jnp.sqrt(var)
-
-        s, log_prob, residual = jax.vmap(noise, out_axes=1)(law, nodes)  # (n, d)
+    def readout(fitted, data):
+        columns = monotone.normalized(fitted.basis, data.x)
+        s, log_prob, residual = _noises(fitted, columns, data.env)  # (n, d) each
         counterfactual = None
         if "do_mask" in data.aux:
-            counterfactual = _counterfactual(
-                basis, law, state.order, columns, s, data.aux["do_mask"], data.aux["do_value"]
-            )
+            query = data.aux["do_mask"], data.aux["do_value"]
+            counterfactual = _counterfactual(fitted, columns, s, *query)
         return Readout(
             z=s,
-            graph=state.graph,
-            edge_prob=state.edge_prob,
-            order=state.order,
+            graph=fitted.graph,
+            edge_prob=fitted.edge_prob,
+            order=fitted.order,
             counterfactual=counterfactual,
-            log_prob=jnp.sum(log_prob - jnp.log(basis.sd), 1),
-            diag=_diagnose(state, law, residual, data.env, num_envs),
+            log_prob=jnp.sum(log_prob - jnp.log(fitted.basis.sd), 1),
+            diag=_diagnose(fitted, residual, data.env),
         )
 
-    return Estimator(init, step, readout, max_steps, finish, validate)
+    return Estimator(
+        init,
+        step,
+        readout,
+        max_steps,
+        finish,
+        converged=lambda state: ~state.climbing & ~state.has_grown,
+        validate=_validate,
+    )
+
+
+def _validate(data: Data) -> None:
+    if num_envs(data) < 2:
+        raise ValueError(
+            "shared_mechanism expected at least 2 environments, got 1: pass env, whose "
+            "labels say which rows belong together"
+        )
+    fewest = int(np.min(np.asarray(data.given["count"])))
+    if fewest < 50:
+        raise ValueError(
+            f"expected at least 50 rows in each environment, got {fewest}: the local "
+            "fits have dozens of parameters"
+        )
+    x = np.asarray(data.x)
+    constant = np.flatnonzero(np.ptp(x, axis=0) <= 1e-6 * np.abs(x).max(0))
+    if len(constant):
+        raise ValueError(
+            f"expected columns of x that vary, got constant ones {constant.tolist()}: "
+            "drop them"
+        )
+
+
+def _local_fit(
+    basis: Basis, columns: Columns, data: Data, table: Table, num_features: int
+) -> Callable:
+    """(code (1 + w,)) -> the fit of that node's law given these parents."""
+    num_nodes, slots = columns.z.shape[1], table.law.parents.shape[1]
+
+    def fit(code):
+        parents = jnp.nonzero(_members(code, num_nodes), size=slots, fill_value=num_nodes)
+        return monotone.fit_law(
+            *(basis, columns, data.env, code[0], parents[0].astype(jnp.int32)),
+            *(num_envs(data), num_features),
+        )
+
+    return fit
+
+
+def _grow(fit: Callable, table: Table, wanted: Array, max_parents: int) -> Table:
+    """The table with the laws ``wanted``, (m, 1 + w) codes, that it lacked."""
+    missing = (_num_parents(wanted) <= max_parents) & (_find(table, wanted) < 0)
+    twin = jnp.all(wanted[:, None] == wanted, -1)
+    missing &= ~jnp.any(jnp.tril(twin, -1), 1)
+
+    def on(apply, batch):
+        return lambda table, missing: _fill(apply, batch, fit, table, wanted, missing)
+
+    return jax.lax.platform_dependent(
+        table,
+        missing,
+        cpu=on(jax.lax.map, 1),
+        default=on(lambda f, xs: jax.vmap(f)(xs), min(_ACCELERATOR_BATCH, len(wanted))),
+    )
+
+
+def _fill(
+    apply: Callable, batch: int, fit: Callable, table: Table, wanted: Array, missing: Array
+) -> Table:
+    """Fits what is missing, ``batch`` codes at a time, while the table has room."""
+    num, capacity = len(wanted), len(table.code)
+
+    def more(carry):
+        table, missing = carry
+        return jnp.any(missing) & (table.size < capacity)
+
+    def body(carry):
+        table, missing = carry
+        # Unused places of a batch point past the end and are dropped.
+        at = jnp.nonzero(missing, size=batch, fill_value=num)[0]
+        code = jnp.take(wanted, at, axis=0, mode="fill", fill_value=0)
+        fits = apply(fit, code)
+        used = at < num
+        place = jnp.where(used, table.size + jnp.arange(batch), capacity)
+
+        def put(old, new):
+            return old.at[place].set(jnp.nan_to_num(new), mode="drop")
+
+        # A fit that failed is a set of parents that nobody will choose.
+        score = jnp.where(jnp.isfinite(fits.score), fits.score, jnp.inf)
+        size = jnp.minimum(table.size + jnp.sum(used, dtype=jnp.int32), capacity)
+        table = Table(
+            put(table.code, code),
+            table.score.at[place].set(score, mode="drop"),
+            put(table.loss, fits.loss),
+            jax.tree.map(put, table.law, fits.law),
+            size,
+        )
+        return table, missing.at[at].set(False, mode="drop")
+
+    return jax.lax.while_loop(more, body, (table, missing))[0]
+
+
+def _noises(fitted: Fitted, columns: Columns, env: Array) -> tuple[Array, Array, Array]:
+    """Noises s (n, d), log densities of x in units of its sd, and standardised noises."""
+
+    def noise(law, node):
+        a = monotone.coefficients(law, fitted.basis, columns)
+        s, slope = monotone.to_noise(a, fitted.basis, node, columns.z[:, node])
+        mean, var = law.noise_mean[env], law.noise_var[env]
+        log_s = jax.scipy.stats.norm.logpdf(s, mean, jnp.sqrt(var))
+        # Beyond the training range the map may bend; a floor keeps the log defined.
+        return s, log_s + jnp.log(jnp.maximum(slope, 1e-4)), (s - mean) / jnp.sqrt(var)
+
+    return jax.vmap(noise, out_axes=1)(fitted.law, jnp.arange(len(fitted.graph)))
 
 
 def _empty_table(basis: Basis, n: int, d: int, slots: int, num_envs: int) -> Table:
@@ -395,16 +437,17 @@ def _centres(state: State, penalty: float, max_moves: int) -> Array:
     return jax.lax.cond(state.climbing, lambda: jnp.stack([state.graph] * 2), exact)
 
 
-def _confidence(key, table, graph, env, num_envs, num_bootstrap, penalty, max_moves):
+def _confidence(key, table, graph, member, num_bootstrap, penalty, max_moves):
     """edge_prob and edge_z: the search over again, on reweighted rows and without each edge.
 
+    member: (n, E) one-hot environments.
     Every fit is kept; only its rows count differently, so a replicate costs one search.
     """
     d, dtype = graph.shape[0], table.loss.dtype
     node, member_of = table.code[:, 0], _members(table.code, d)  # (m,), (m, d)
     tail, head = jnp.nonzero(graph, size=d * (d - 1) // 2, fill_value=0)
     num_edges = jnp.sum(graph)
-    member = jax.nn.one_hot(env, num_envs, dtype=dtype)  # (n, E)
+    n = len(member)
     best_loss = jnp.sum(table.loss[_entries(table, graph)], 0)  # (n,)
 
     def replicate(t, carry):
@@ -412,9 +455,9 @@ def _confidence(key, table, graph, env, num_envs, num_bootstrap, penalty, max_mo
         is_edge = t < num_edges
         j, i = tail[t], head[t]
         # Bayesian bootstrap within environments (Rubin 1981).
-        weight = jax.random.exponential(jax.random.fold_in(key, t), env.shape, dtype)
+        weight = jax.random.exponential(jax.random.fold_in(key, t), (n,), dtype)
         weight = weight / dot(member, dot(weight, member) / jnp.sum(member, 0))
-        resampled = dot(table.loss, weight) / env.shape[0]
+        resampled = dot(table.loss, weight) / n
         resampled = jnp.where(jnp.isfinite(table.score), resampled, jnp.inf)
         forbidden = (node == i) & member_of[:, j]
         score = jnp.where(forbidden, jnp.inf, table.score)
@@ -422,7 +465,7 @@ def _confidence(key, table, graph, env, num_envs, num_bootstrap, penalty, max_mo
         found = _search(table, score, graph, penalty, max_moves)
         excess = jnp.sum(table.loss[_entries(table, found)], 0) - best_loss
         edges = jnp.sum(found) - num_edges
-        error = jnp.std(excess) / env.shape[0] ** 0.5
+        error = jnp.std(excess) / n**0.5
         z_edge = (jnp.mean(excess) + penalty * edges) / jnp.maximum(error, 1e-8)
         return (
             count + jnp.where(is_edge, 0, found),
@@ -439,13 +482,14 @@ def _confidence(key, table, graph, env, num_envs, num_bootstrap, penalty, max_mo
 
 
 def _counterfactual(
-    basis: Basis, law: Law, order: Array, columns: Columns, s: Array, mask: Array, value: Array
+    fitted: Fitted, columns: Columns, s: Array, mask: Array, value: Array
 ) -> Array:
     """x with its noises s under do(), computed node by node in causal order."""
+    basis = fitted.basis
     value = (value - basis.mean) / basis.sd
 
     def assign(now, i):
-        own = jax.tree.map(lambda leaf: leaf[i], law)
+        own = jax.tree.map(lambda leaf: leaf[i], fitted.law)
         a = monotone.coefficients(own, basis, now)
         # What no cause reaches stays as it was observed, to the last bit.
         moved = jnp.take(
@@ -456,23 +500,21 @@ def _counterfactual(
         z = now.z.at[:, i].set(jnp.where(mask[:, i], value[:, i], z))
         return Columns(z, monotone.normal_scores(basis.knots, z)), None
 
-    now, _ = jax.lax.scan(assign, columns, order)
+    now, _ = jax.lax.scan(assign, columns, fitted.order)
     return now.z * basis.sd + basis.mean
 
 
-def _diagnose(state, law, residual, env, num_envs):
-    graph, d, m = state.graph.astype(bool), len(state.graph), len(state.table.code)
-    z = jnp.where(graph, state.edge_z, jnp.inf)
-    member = jax.nn.one_hot(env, num_envs, dtype=residual.dtype)
-    skewness = jnp.einsum("ne,nd->ed", member, residual**3) / jnp.sum(member, 0)[:, None]
+def _diagnose(fitted: Fitted, residual: Array, env: Array) -> dict[str, Array]:
+    z = jnp.where(fitted.graph > 0, fitted.edge_z, jnp.inf)
+    member = jax.nn.one_hot(env, fitted.law.noise_var.shape[1], dtype=residual.dtype)
+    skewness = dot(member.T, residual**3) / jnp.sum(member, 0)[:, None]  # (E, d)
     return {
         # The smallest over variables of the largest change of noise sd, in log units:
         # near 0 a variable keeps its noise and the theorem does not apply to it.
-        "noise_change": jnp.min(jnp.max(jnp.abs(jnp.log(law.noise_var)) / 2, axis=1)),
+        "noise_change": jnp.min(jnp.max(jnp.abs(jnp.log(fitted.law.noise_var)) / 2, axis=1)),
         # The largest in size over variables and environments; 0 under the model.
         "noise_skewness": jnp.max(jnp.abs(skewness)),
         "undecided_edges": jnp.sum(z <= _DECIDED),
-        "num_fits": state.table.size,
-        # Then the search has seen fewer sets than it asked for.
-        "table_full": (state.table.size == m) & (m < d * 2 ** (d - 1)),
+        "num_fits": fitted.num_fits,
+        "table_full": fitted.table_full,
     }

@@ -22,7 +22,7 @@ def rows():
 def problem(rows):
     """A small local fit, 3 features of one parent, as the arrays of the convex problem."""
     basis = jax.jit(monotone.make_basis)(jax.random.key(2), rows.x)
-    columns = jax.jit(monotone.see)(basis, rows.x)
+    columns = jax.jit(monotone.normalized)(basis, rows.x)
     z, u = np.array(columns.z), np.array(columns.u)
     x = z[:, 1]
     h = np.tanh((x[:, None] - basis.centre[1]) / basis.width[1])
@@ -106,7 +106,7 @@ def test_score_depends_on_neither_the_order_nor_the_scale_of_columns(rows):
     def score(x, node, parent):
         basis = monotone.make_basis(jax.random.key(2), x)
         fit = monotone.fit_law(
-            basis, monotone.see(basis, x), rows.env, node, parent, num_envs=3, num_features=8
+            basis, monotone.normalized(basis, x), rows.env, node, parent, num_envs=3, num_features=8
         )
         return fit.score
 

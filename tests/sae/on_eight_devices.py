@@ -63,4 +63,8 @@ def measure(factory):
 if __name__ == "__main__":
     assert len(DEVICES) == 8, DEVICES
     found = {f.__name__: measure(f) for f in (topk_sae, batch_topk_sae)}
+    # The control, and the reason why the step selects in another way.
+    rows = parallel.over_devices(jax.numpy.ones((N, M)), DEVICES, 0)
+    plain = jax.jit(lambda pre: jax.lax.top_k(pre, K)).lower(rows).compile().as_text()
+    found["rows_of_plain_top_k"] = sorted({s[0] for _, s in shapes(plain, "custom-call")})
     sys.stdout.write(json.dumps(found))

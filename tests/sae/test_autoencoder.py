@@ -15,7 +15,8 @@ import pytest
 from crl.metrics.stability import pw_mcc
 
 import crl
-from crl.core import grouped
+from crl import core
+from crl.core import Sample, Task, Truth, grouped
 from crl.dgp.superposition import s1, song, superposition
 from crl.feed import draw_batch
 from crl.metrics.dictionaries import dictionary_mcc, fvu, match_atoms, support_f1
@@ -29,8 +30,8 @@ SMALL = dict(num_atoms=24, k=2, num_steps=1000, batch_size=256)
 
 
 def draw(dgp, num_train, num_test=512, seed=0):
-    task = crl.Task(dgp, num_train, num_test, {})
-    return jax.jit(functools.partial(crl.draw, task))(jax.random.key(seed))
+    task = Task(dgp, num_train, num_test, {})
+    return jax.jit(functools.partial(core.draw, task))(jax.random.key(seed))
 
 
 def claims_of_fits(estimator, train, test, num):
@@ -211,7 +212,7 @@ def test_fvu_of_constant_data_is_undefined(small):
         data = grouped(jnp.full((64, 16), level))
         state = estimator.init(jax.random.key(0), data)
         out = estimator.readout(estimator.finish(jax.random.key(1), state, data), data)
-        return out.diag["fvu"], fvu(out, crl.Sample(data, crl.Truth()))
+        return out.diag["fvu"], fvu(out, Sample(data, Truth()))
 
     assert np.isnan([both(0.0), both(0.1)]).all()
 
@@ -232,11 +233,13 @@ def test_each_of_eight_devices_works_on_its_rows():
             "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
         },
     ).stdout
-    for factory, found in json.loads(out.splitlines()[-1]).items():
+    measured = json.loads(out.splitlines()[-1])
+    assert measured.pop("rows_of_plain_top_k") == [64]  # the control
+    for factory, found in measured.items():
         # Encoding, decoding and top-k of a batch of 64 rows on 8 devices see 8 rows.
         assert found["rows_of_products"] == [8], factory
         assert found["rows_of_top_k"] == [8], factory
         assert found["gathered_entries"] <= 64, factory  # the sizes of the residuals
         assert found["difference"] < 1e-6, factory
-    # One sum over devices for all the gradient, not one for each of the k active atoms.
-    assert json.loads(out.splitlines()[-1])["topk_sae"]["sums_of_gradients_in_loops"] == 0
+        # One sum over devices for all the gradient, not one for each of the k active atoms.
+        assert found["sums_of_gradients_in_loops"] == 0, factory

@@ -11,7 +11,7 @@ from crl.sae.atoms import (
     unit_decoder,
     worst_directions,
 )
-from crl.sae.topk_sae import Params
+from crl.sae.autoencoder import Params
 
 RNG = np.random.default_rng(0)
 

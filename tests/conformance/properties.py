@@ -7,31 +7,25 @@ import pytest
 from crl.testing import check_dgp, check_metric, check_stability
 from crl.testing.estimators import FAST, SLOW, Trial
 
+slow_lane = pytest.mark.slow
 
-def estimators(cases):
+
+def estimators(cases, *, slow=False):
     """One test for each property of each case: name -> (factory, easy task).
 
     factory: an estimator's, with what it needs, ``functools.partial(fastica, 3)``. Those
-    properties that compile programs of their own are slow.
+    properties that compile programs of their own are slow, or all are.
     """
-    # The properties of one estimator share its fit, so they follow one another.
-    trial = functools.lru_cache(maxsize=1)(
-        lambda name: Trial(cases[name][0], cases[name][1]())
-    )
-    marks = {False: [], True: [pytest.mark.slow]}
+    # The properties of one estimator share its fit: they follow one another in one process.
+    trial = functools.lru_cache(maxsize=1)(lambda name: Trial(cases[name][0], cases[name][1]()))
+
+    def case(name, holds):
+        marks = [pytest.mark.xdist_group(name)]
+        marks += [slow_lane] * (slow or holds in SLOW)
+        return pytest.param(name, holds, id=f"{name}-{holds.__name__}", marks=marks)
 
     @pytest.mark.parametrize(
-        "name, holds",
-        [
-            pytest.param(
-                name,
-                holds,
-                id=f"{name}-{holds.__name__}",
-                marks=[*marks[holds in SLOW], pytest.mark.xdist_group(name)],
-            )
-            for name in cases
-            for holds in (*FAST, *SLOW)
-        ],
+        "name, holds", [case(name, holds) for name in cases for holds in (*FAST, *SLOW)]
     )
     def test_estimator(name, holds):
         holds(trial(name))
@@ -39,37 +33,37 @@ def estimators(cases):
     return test_estimator
 
 
-def dgps(cases, noisy=(), slow=()):
-    """One test for each case: name -> () -> DGP.
+def dgps(cases, *, noisy=(), slow=False):
+    """One test for each case: name -> () -> DGP; noisy: where x is not mix(world, z)."""
 
-    noisy: names of those where x is not exactly mix(world, z). slow: of further settings of
-    a factory that another case checks with all that it draws.
-    """
-
-    @pytest.mark.parametrize(
-        "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in slow)) for n in cases]
-    )
+    @pytest.mark.parametrize("name", cases)
     def test_dgp(name):
         check_dgp(cases[name](), exact=name not in noisy)
 
-    return test_dgp
+    return slow_lane(test_dgp) if slow else test_dgp
 
 
-def metrics(*functions):
-    """One test for each metric, on a sample with all that a truth may hold."""
+def metrics(*modules):
+    """One test for each metric of the modules, on a sample with all that a truth may hold."""
 
-    @pytest.mark.parametrize("metric", functions, ids=lambda f: f.__name__)
+    @pytest.mark.parametrize("metric", _marked(modules), ids=lambda f: f.__name__)
     def test_metric(metric):
         check_metric(metric)
 
     return test_metric
 
 
-def stability(*functions):
-    """One test for each stability metric."""
+def stability(*modules):
+    """One test for each stability metric of the modules."""
 
-    @pytest.mark.parametrize("metric", functions, ids=lambda f: f.__name__)
+    @pytest.mark.parametrize("metric", _marked(modules), ids=lambda f: f.__name__)
     def test_stability(metric):
         check_stability(metric)
 
     return test_stability
+
+
+def _marked(modules):
+    """The functions of modules that ``crl.metric`` marks."""
+    mine = [(m.__name__, v) for m in modules for v in vars(m).values()]
+    return [v for name, v in mine if hasattr(v, "best") and v.__module__ == name]

@@ -1,6 +1,5 @@
 """The conformance suite catches what it is for: planted errors that it must find."""
 
-import functools
 import os
 import pathlib
 import subprocess
@@ -8,23 +7,24 @@ import sys
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from crl.bench.templates import ESTIMATOR
-from crl.core import Estimator, Readout, Task, metric, need
-from crl.metrics.graphs import shd
+from crl.core import Estimator, Readout, Sample, metric, need
 from crl.metrics.latents import mcc, mean_correlation
 from crl.testing import check_dgp, check_metric, check_stability, estimators
 from crl.testing.estimators import Trial
 from crl.testing.tasks import easy_task, scm_task, sources_task
 
+FIRST = np.int32(0)
 CALLS = []  # what Python keeps, and no state holds
 
 
 def natural_gradient(
     rate: float = 0.2,
     *,
-    first=jnp.zeros((), jnp.int32),
+    first=FIRST,
     moved=lambda w: w,
     encode=lambda w, x: x @ w,
     **changes,
@@ -110,10 +110,6 @@ def takes_one_size(new, state, info, data):
     return scaled(new, jnp.mean(jnp.ones(512) * data.x[:, 0] ** 0)), info
 
 
-def insists_on_its_loss(new, state, info, data):
-    return {**new, "step": info["loss"].astype(jnp.int32)}, {"loss": info["loss"]}
-
-
 PLANTED = {
     "a metric that finds no claim": (
         estimators.fits_its_task,
@@ -171,9 +167,9 @@ PLANTED = {
         "by another way than the data",
     ),
     "a state of other types after a step": (
-        estimators.fits_the_same_twice,
+        estimators.keeps_form_and_dtype,
         natural_gradient(first=0),  # a Python number is weakly typed, the next is not
-        "traced the step",
+        "step changes the state",
     ),
     "a count that Python keeps": (
         estimators.fits_the_same_twice,
@@ -218,12 +214,12 @@ PLANTED = {
     "a step for one number of rows": (
         estimators.combinators_nest,
         steps(takes_one_size),
-        "",
+        None,
     ),
-    "a step that lies about its state in a stream": (
+    "a step for rows in memory": (
         estimators.streams_feed_it,
         steps(takes_one_size)._replace(batch_size=64),
-        "",
+        None,
     ),
 }
 
@@ -233,3 +229,166 @@ def test_a_planted_error_is_caught(case):
     holds, estimator, sentence = PLANTED[case]
     with pytest.raises((AssertionError, ValueError, TypeError), match=sentence):
         holds(Trial(estimator, sources_task()))
+
+
+def test_an_estimator_that_finds_little_is_not_accused_of_a_leak():
+    """A learner of sparse graphs that returns the empty one has learnt nothing."""
+
+    def empty(state, data):
+        return Readout(graph=jnp.zeros((2, 2), jnp.int32) + (state["w"][0, 0] > jnp.inf))
+
+    idle = GOOD._replace(init=lambda key, data: {"w": jnp.ones((2, 2))}, num_steps=0)
+    t = Trial(idle._replace(readout=empty), scm_task())
+    estimators.learns_nothing_from_noise(t)
+    with pytest.raises(AssertionError, match="no better than knowing nothing"):
+        estimators.beats_knowing_nothing(t)
+
+
+def test_an_honest_estimator_passes():
+    for holds in (*estimators.FAST, *estimators.SLOW):
+        holds(Trial(natural_gradient, sources_task()))
+
+
+def leaky(dgp):
+    def sample(key, world, n):
+        data, truth = dgp.sample(key, world, n)
+        return Sample(data._replace(aux={"hint": truth.z}), truth)
+
+    return sample
+
+
+def rounded(dgp):
+    def sample(key, world, n):
+        data, truth = dgp.sample(key, world, n)
+        x = jax.lax.map(lambda row: row @ jnp.eye(3), data.x)  # inside a loop's jaxpr
+        return Sample(data._replace(x=x), truth)
+
+    return sample
+
+
+def careless(dgp):
+    def sample(key, world, n):
+        data, truth = dgp.sample(key, world, n)
+        flip = jax.random.bernoulli(key, 0.5, data.x.shape)  # draws in the default dtype
+        return Sample(data._replace(x=jnp.where(flip, data.x, -data.x)), truth)
+
+    return sample
+
+
+def miscounted(dgp):
+    return lambda key, world, n: dgp.sample(key, world, n - 1)
+
+
+@pytest.mark.parametrize("law", ["sample", "held_out"])
+@pytest.mark.parametrize(
+    "broken, sentence",
+    [
+        (leaky, r"'hint'.* equals a part of the truth"),
+        (rounded, r"the precision of .*float32\[3\] and float32"),
+        (careless, "x64 draws another world"),
+        (miscounted, "expected 64 rows per environment"),
+    ],
+)
+def test_a_broken_world_is_caught(broken, sentence, law):
+    dgp = sources_task().dgp
+    with pytest.raises(AssertionError, match=f"{law}.*{sentence}"):
+        check_dgp(dgp._replace(**{law: broken(dgp), "mix": None}))
+
+
+@metric(best=1.0)
+def mean_of_z(claims, sample):
+    return jnp.mean(need(claims, "z", "mean_of_z"))
+
+
+@metric(best=1.0)
+def blind(claims, sample):
+    return jnp.ones(())
+
+
+@metric(best=1.0)
+def wide(claims, sample):
+    return need(claims, "z", "wide") - sample.truth.z
+
+
+@metric(best=0.0)
+def never_asks(claims, sample):
+    return jnp.mean((claims.z - sample.truth.z) ** 2)
+
+
+@metric(best=-1.0)
+def upside_down(claims, sample):
+    return mcc(claims, sample)
+
+
+@pytest.mark.parametrize(
+    "broken, sentence",
+    [
+        (mean_of_z, "claims that are perfect have"),
+        (upside_down, "claims that are perfect have"),
+        (blind, "none worse than perfect ones"),
+        (wide, "expected one scalar"),
+        (never_asks, "without readout.z it raises"),
+        (lambda claims, sample: jnp.ones(()), "mark it with @crl.metric"),
+    ],
+)
+def test_a_broken_metric_is_caught(broken, sentence):
+    with pytest.raises(AssertionError, match=sentence):
+        check_metric(broken)
+
+
+@metric(best=1.0)
+def to_the_first(claims, sample):
+    """Compares all fits with the first, not all pairs."""
+    z = need(claims, "z", "to_the_first")
+    return jnp.mean(jax.vmap(lambda other: mean_correlation(z[0], other))(z))
+
+
+@metric(best=1.0)
+def spread(claims, sample):
+    return jnp.std(need(claims, "z", "spread"))
+
+
+@pytest.mark.parametrize(
+    "broken, sentence",
+    [
+        (to_the_first, "the fits in order"),
+        (blind, "none worse than perfect ones"),
+        (spread, "claims that are perfect have"),
+    ],
+)
+def test_a_broken_stability_metric_is_caught(broken, sentence):
+    with pytest.raises(AssertionError, match=sentence):
+        check_stability(broken)
+
+
+def test_no_easy_task_is_said_with_the_reasons():
+    nothing = reads(lambda state, data: Readout(y=data.x))
+    with pytest.raises(ValueError, match=r"no easy task fits .*: metric mcc needs"):
+        easy_task(nothing)
+
+
+def test_pytest_checks_an_estimator_from_outside(tmp_path):
+    """``pytest --estimator`` passes what new-estimator writes there, fails a broken one."""
+    (tmp_path / "my_ica.py").write_text(ESTIMATOR.replace("NAME", "my_ica"))
+    broken = ESTIMATOR.replace("NAME", "bad_ica").replace("Readout(z=", "Readout(z=0 * ")
+    (tmp_path / "bad_ica.py").write_text(broken)
+
+    # Unlike ``python -m pytest``, the command leaves the folder out of sys.path.
+    pytest_command = pathlib.Path(sys.executable).with_name("pytest")
+    package = pathlib.Path(estimators.__file__).parents[1]
+
+    def run(*arguments):
+        return subprocess.run(
+            [pytest_command, "-q", "-p", "no:cacheprovider", *arguments],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(package.parent)},  # crl itself, if from there
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    good = run("--estimator", "my_ica:my_ica(num_latents=3)", "-k", "not slow")
+    number = len(estimators.FAST) + len(estimators.SLOW)
+    assert good.returncode == 0 and f"{number} passed" in good.stdout, good.stdout[-3000:]
+    bad = run("--estimator", "bad_ica:bad_ica(num_latents=3)", "-k", "beats")
+    assert bad.returncode == 1 and "no better than knowing" in bad.stdout, bad.stdout[-3000:]

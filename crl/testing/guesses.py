@@ -98,7 +98,7 @@ def constants(sample: Sample, like: Readout) -> tuple[Readout, Readout]:
     for field, value in like._asdict().items():
         if value is None or field == "diag":
             continue
-        if field in ("z", "x", "y", "counterfactual"):
+        if field in ("x", "y", "counterfactual"):
             low[field] = jnp.broadcast_to(jnp.mean(value, 0), value.shape)
             high[field] = low[field]
         elif field in ("dictionary", "unmixing", "jacobian"):

@@ -49,6 +49,6 @@ def easy_task(estimator: Estimator) -> Task:
         try:
             fits_its_task(Trial(estimator, task))
             return task
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             reasons.append(f"{make.__name__}: {error}")
     raise ValueError("no easy task fits this estimator: " + "; ".join(reasons))

@@ -17,7 +17,9 @@ def estimators(cases, *, slow=False):
     properties that compile programs of their own are slow, or all are.
     """
     # The properties of one estimator share its fit: they follow one another in one process.
-    trial = functools.lru_cache(maxsize=1)(lambda name: Trial(cases[name][0], cases[name][1]()))
+    trial = functools.lru_cache(maxsize=1)(
+        lambda name: Trial(cases[name][0], cases[name][1]())
+    )
 
     def case(name, holds):
         marks = [pytest.mark.xdist_group(name)]

@@ -4,10 +4,10 @@ BIN := .venv/bin
 INSTALL = $(BIN)/python -m pip install -q --no-compile --constraint constraints.txt --editable
 # Byte code in parallel: pip does it on one core, which takes as long as all the rest.
 COMPILE = $(BIN)/python -m compileall -q -j 0 .venv/lib
-# Each file of tests stays in one process, where it shares what it compiled.
-PYTEST = $(BIN)/python -m pytest -q -n 2 --dist loadfile
+# A file of tests, or an estimator's properties, share what they compiled: see conftest.py.
+PYTEST = $(BIN)/python -m pytest -q -n 2 --dist loadgroup
 
-.PHONY: bench test slow lint speed notebooks clean
+.PHONY: bench test slow planted lint speed notebooks clean
 
 bench: .venv/.suites
 	$(BIN)/crl run benchmarks/quick.py --workdir results/quick; failed=$$?; \
@@ -16,8 +16,20 @@ bench: .venv/.suites
 test: .venv/.dev
 	$(PYTEST)
 
+# All of the slow lane, or with FAMILY=scm what lies in tests/scm and its conformance; the
+# tests that belong to no family are FAMILY=core. Pytest's 5, no tests, is no failure.
+ifeq ($(FAMILY),core)
+  LANE = $(wildcard tests/*.py)
+else
+  LANE = $(wildcard $(FAMILY:%=tests/%) $(FAMILY:%=tests/conformance/test_%.py))
+endif
 slow: .venv/.dev
-	$(PYTEST) -m slow
+	@test -z '$(FAMILY)' || test -n '$(strip $(LANE))' || { echo 'no tests of $(FAMILY)'; exit 1; }
+	$(PYTEST) -m slow $(LANE) || test $$? = 5
+
+# The errors of tests/planted, one by one: each must be noticed.
+planted: .venv/.dev
+	$(BIN)/python tests/planted/plant.py
 
 lint: .venv/.dev
 	$(BIN)/ruff check .

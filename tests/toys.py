@@ -1,45 +1,65 @@
 """Small estimators whose every number is known, for the tests of fitting and devices."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
+from jax import Array
 
-from crl.core import Data, Estimator, Readout
+from crl.core import Estimator, Readout, grouped
 
 
 def as_data(x, num_envs=1):
-    env = jnp.repeat(jnp.arange(num_envs, dtype=jnp.int32), x.shape[0] // num_envs)
-    return Data(x, env, {})
+    """A Data of environments of one size; maps under vmap."""
+    return grouped(x, [len(x) // num_envs] * num_envs)
 
 
-def regression(num_steps, lr=0.1, tol=None):
-    """Gradient descent on mean (x w - 1)^2; with tol it says when it has converged."""
+class State(NamedTuple):
+    """Of ``regression``; its fitted state is w."""
+
+    w: Array  # (p,)
+    moved: Array  # () largest change of an entry in the last step
+
+
+def regression(num_steps, lr=0.1, tol=None, **options):
+    """Gradient descent on mean (x w - 1)^2; with tol it says when it has converged.
+
+    Without tol every step adds a little noise, so that no two are alike.
+    """
 
     def loss(w, data):
         return jnp.mean((data.x @ w - 1) ** 2)
 
     def init(key, data):
-        return jax.random.normal(key, (data.x.shape[1],), data.x.dtype)
+        w = jax.random.normal(key, (data.x.shape[1],), data.x.dtype)
+        return State(w, jnp.full((), jnp.inf, data.x.dtype))
 
-    def step(key, w, data):
-        value, grad = jax.value_and_grad(loss)(w, data)
-        new = w - lr * grad + 1e-3 * jax.random.normal(key, w.shape, w.dtype) * (tol is None)
-        info = {"loss": value}
-        if tol is not None:
-            info["converged"] = jnp.max(jnp.abs(new - w)) < tol
-        return new, info
+    def step(key, state, data):
+        value, grad = jax.value_and_grad(loss)(state.w, data)
+        w = state.w - lr * grad
+        if tol is None:
+            w += 1e-3 * jax.random.normal(key, w.shape, w.dtype)
+        return State(w, jnp.max(jnp.abs(w - state.w))), {"loss": value}
+
+    def finish(key, state, data):
+        return state.w
 
     def readout(w, data):
         return Readout(z=data.x @ w[:, None], y=data.x @ w[:, None])
 
-    return Estimator(init, step, readout, num_steps)
+    def converged(state):
+        return state.moved < tol
+
+    options = {"finish": finish, "converged": None if tol is None else converged, **options}
+    return Estimator(init, step, readout, num_steps, **options)
 
 
 def pca(num_latents):
     """The leading right singular vectors, found in ``finish``."""
 
     def init(key, data):
-        del key
-        return jnp.zeros((num_latents, data.x.shape[1]), data.x.dtype)
+        del key, data
+        return jnp.zeros(())
 
     def finish(key, state, data):
         del key, state
@@ -57,7 +77,7 @@ def pca(num_latents):
 
 
 def explode(num_steps, at):
-    """Counts its steps; where data.x[0, 0] > 0 the state is NaN from step ``at`` on."""
+    """Counts its steps; where data.x[0, 0] > 0 the loss and state are NaN from ``at`` on."""
 
     def init(key, data):
         del key, data
@@ -65,6 +85,6 @@ def explode(num_steps, at):
 
     def step(key, count, data):
         bad = (data.x[0, 0] > 0) & (count >= at)
-        return jnp.where(bad, jnp.nan, count + 1), {"loss": count}
+        return jnp.where(bad, jnp.nan, count + 1), {"loss": jnp.where(bad, jnp.nan, count)}
 
     return Estimator(init, step, lambda count, data: Readout(z=data.x * count), num_steps)

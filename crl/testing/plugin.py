@@ -20,7 +20,7 @@ def pytest_addoption(parser):
     group.addoption(
         "--task",
         metavar="MODULE:FACTORY(...)",
-        help="the easy task on which --estimator must beat random claims",
+        help="the easy task on which --estimator must beat knowing nothing",
     )
 
 
@@ -30,4 +30,4 @@ def pytest_configure(config):
         # Where the user's module lies; the command pytest leaves that folder out.
         sys.path.insert(0, str(config.invocation_params.dir))
         # These tests stand in for the project's own.
-        config.args[:] = [str(pathlib.Path(__file__).with_name("testing_cases.py"))]
+        config.args[:] = [str(pathlib.Path(__file__).with_name("cases.py"))]

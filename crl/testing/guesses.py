@@ -1,0 +1,118 @@
+"""Claims to judge a metric or an estimator by: perfect ones, and what knowing nothing says.
+
+Whoever knows nothing of a world can still know what such worlds look like. So its claims
+are the truth itself with rows, nodes or coordinates permuted, which keeps the number of
+edges, the law of the latents and the angles between atoms, or the best constant: the empty
+graph, the mean. An estimator has learnt something when it beats both; random matrices would
+be beaten by any claim that looks plausible.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from crl.core import MissingClaim, Readout, Sample, Truth, merit
+from crl.numerics.graphs import topological_order
+from crl.testing.tools import stacked
+
+NUM_PERMUTATIONS = 8  # one guess at a small graph may be right; eight are not on average
+
+
+class Scale(NamedTuple):
+    """A metric's merit (larger is better) at both ends of what can be claimed."""
+
+    nothing: float  # of the truth permuted, on average, or of the best constant
+    perfect: float
+
+
+def scale(metric, sample: Sample, key: Array) -> Scale:
+    """Between which merits claims about a sample lie; AssertionError where it cannot tell."""
+    perfect = perfect_claims(sample)
+    guesses = [permuted(k, perfect) for k in jax.random.split(key, NUM_PERMUTATIONS)]
+    claims = stacked([perfect, *constants(sample, perfect), *guesses])
+    try:
+        values = jax.jit(jax.vmap(metric, in_axes=(0, None)))(claims, sample)
+    except MissingClaim as error:
+        raise AssertionError(f"the truth of this world has no answer: {error}") from error
+    best, empty, full, *others = np.asarray(merit(metric, values), float)
+    others = [v for v in others if not np.isnan(v)]
+    guess = np.mean(others) if others else -np.inf
+    return Scale(float(np.nanmax([guess, empty, full])), float(best))
+
+
+def perfect_claims(sample: Sample) -> Readout:
+    """The readout that claims exactly the truth."""
+    data, truth = sample
+    shared = {f: getattr(truth, f) for f in set(Readout._fields) & set(Truth._fields)}
+    shared["x"] = data.x
+    if truth.graph is not None:
+        shared["order"] = topological_order(truth.graph)
+        shared["edge_prob"] = truth.graph.astype(data.x.dtype)
+        shared["graph_samples"] = truth.graph[None]
+    if truth.mixing is not None:
+        shared["unmixing"] = jnp.linalg.pinv(truth.mixing)
+    return Readout(**shared)
+
+
+def permuted(key: Array, claims: Readout) -> Readout:
+    """Claims of what such worlds look like, but not of this one."""
+    keys = jax.random.split(key, 3)
+    order = {}
+
+    def shuffle(a, *axes, kind):
+        for axis in axes:
+            if (kind, a.shape[axis]) not in order:
+                k = jax.random.fold_in(keys[kind], a.shape[axis])
+                order[kind, a.shape[axis]] = jax.random.permutation(k, a.shape[axis])
+            a = jnp.take(a, order[kind, a.shape[axis]], axis=axis)
+        return a
+
+    ROW, NODE, COLUMN = range(3)
+    change = {
+        **dict.fromkeys(("z", "x", "y", "codes", "counterfactual"), ([0], ROW)),
+        **dict.fromkeys(("graph", "edge_prob", "graph_samples"), ([-2, -1], NODE)),
+        **dict.fromkeys(("order", "targets"), ([-1], NODE)),
+        **dict.fromkeys(("dictionary", "unmixing"), ([-1], COLUMN)),
+        "jacobian": ([1], COLUMN),
+    }
+    found = {
+        f: shuffle(getattr(claims, f), *axes, kind=kind)
+        for f, (axes, kind) in change.items()
+        if getattr(claims, f) is not None
+    }
+    if claims.log_prob is not None:  # a mean over rows does not see their order
+        found["log_prob"] = jnp.full_like(claims.log_prob, jnp.nan)
+    if claims.other is not None:
+        found["other"] = {
+            k: shuffle(v, *range(v.ndim), kind=NODE) for k, v in claims.other.items()
+        }
+    return claims._replace(**found)
+
+
+def constants(sample: Sample, like: Readout) -> tuple[Readout, Readout]:
+    """Two claims that hold the same whatever the data: nothing anywhere, all everywhere."""
+    x, low, high = sample.data.x, {}, {}
+    for field, value in like._asdict().items():
+        if value is None or field == "diag":
+            continue
+        if field in ("x", "y", "counterfactual"):
+            low[field] = jnp.broadcast_to(jnp.mean(value, 0), value.shape)
+            high[field] = low[field]
+        elif field in ("dictionary", "unmixing", "jacobian"):
+            one = jnp.eye(*value.shape[-2:], dtype=value.dtype)
+            low[field] = high[field] = jnp.broadcast_to(one, value.shape)
+        elif field == "order":  # every order is some world's right one
+            low[field] = high[field] = value[::-1]
+        elif field == "log_prob":
+            z = (x - jnp.mean(x, 0)) / jnp.std(x, 0)
+            each = jax.scipy.stats.norm.logpdf(z) - jnp.log(jnp.std(x, 0))
+            low[field] = high[field] = jnp.sum(each.reshape(len(x), -1), 1)
+        else:
+            low[field] = jax.tree.map(jnp.zeros_like, value)
+            high[field] = jax.tree.map(jnp.ones_like, value)
+    if like.counterfactual is not None and like.counterfactual.shape == x.shape:
+        high["counterfactual"] = x  # an intervention changes nothing
+    return Readout(**low), Readout(**high)

@@ -1,0 +1,65 @@
+"""Every DGP of crl.dgp keeps the contract."""
+
+from functools import partial
+
+from properties import dgps
+
+from crl.dgp import combinators, real, superposition
+from crl.dgp.latent import mixed_sources
+from crl.dgp.mixings import flat_torus, leaky_relu_mlp, linear, near_isometric
+from crl.dgp.scm import multi_environment_scm as scm
+from crl.dgp.sources import (
+    alternating,
+    gaussian,
+    gaussian_mixture,
+    generalized_normal,
+    laplace,
+    logistic,
+    student_t,
+    uniform,
+)
+
+
+def all_sources():
+    laws = [laplace, logistic, uniform, gaussian, student_t, generalized_normal]
+    return alternating([law() for law in (*laws, gaussian_mixture)])
+
+
+def sources(mixing=linear, law=laplace):
+    return mixed_sources(law(), mixing(), num_latents=3)
+
+
+def with_(combinator, *options):
+    return lambda: combinator(sources(), *options)
+
+
+test_dgp = dgps(
+    {
+        "uniform, torus": partial(sources, flat_torus, uniform),
+        "laplace, near-isometric": partial(sources, near_isometric),
+        "scm, general": partial(scm, 3, graph="scale_free"),
+        "scm, unequal sizes": partial(scm, 2, mechanism="linear", sizes=(1, 0.5, 2)),
+        "z1": superposition.z1,
+        "digits": real.digits,
+        "with_jacobian": with_(combinators.with_jacobian),
+    },
+    noisy=("z1",),
+)
+# Further settings of a factory that another line checks with all that it draws, combinators
+# with tests of their own, and seven laws at once, which compile for long.
+test_further_dgp = dgps(
+    {
+        "sources, linear": lambda: mixed_sources(all_sources(), linear(10.0, 8), 7),
+        "uniform, leaky ReLU": partial(sources, leaky_relu_mlp, uniform),
+        "scm, linear": partial(scm, 3, mechanism="linear", change="none"),
+        "scm, anm": partial(scm, 3, mechanism="anm", noise="laplace"),
+        "scm, lsnm": partial(scm, 3, mechanism="lsnm", mean_shift=1.0),
+        "song": superposition.song,
+        "s1": superposition.s1,
+        "standardized": with_(combinators.standardized),
+        "noisy": with_(combinators.noisy, 0.1),
+        "perturbed": with_(combinators.perturbed, 0.1),
+    },
+    noisy=("noisy",),
+    slow=True,
+)

@@ -1,0 +1,16 @@
+"""Every metric of crl.metrics keeps the contract."""
+
+from properties import metrics, stability
+
+from crl.metrics import (
+    dictionaries,
+    geometry,
+    graphs,
+    interventions,
+    latents,
+    likelihood,
+)
+from crl.metrics import stability as stable
+
+test_metric = metrics(latents, graphs, dictionaries, geometry, interventions, likelihood)
+test_stability = stability(stable)

@@ -1,0 +1,12 @@
+"""Every estimator of crl.sae keeps the contract."""
+
+from functools import partial
+
+from properties import estimators
+
+from crl.sae.topk_sae import topk_sae
+from crl.testing.tasks import dictionary_task
+
+test_estimator = estimators(
+    {"topk_sae": (partial(topk_sae, 12, 2, num_steps=400), dictionary_task)}
+)

@@ -1,0 +1,1 @@
+"""Causal effects and predictions that hold under interventions and shifts."""

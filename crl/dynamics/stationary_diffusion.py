@@ -135,7 +135,8 @@ def closed_form(
     centre, scale = jnp.mean(x, 0), jnp.std(x, 0)
     middle, spread = jnp.mean(features, 0), jnp.std(features, 0)
     u, v = (x - centre) / scale, (features - middle) / spread
-    share = (data.env[:, None] == jnp.arange(num_envs(data))) / data.given["count"]  # (n, E)
+    member = data.env[:, None] == jnp.arange(num_envs(data))
+    share = member.astype(x.dtype) / data.given["count"]  # (n, E)
     on_drift, on_bias, on_noise, constant = equations(u, v, share, leak)
     # Columns: B off the diagonal, b, c, D. on_bias (E, k, d) times what the target adds.
     d = x.shape[1]
@@ -220,19 +221,17 @@ def quadratic_equations(u: Array, v: Array, share: Array, leak: Array):
 
 
 def least_squares(matrix: Array, target: Array) -> Array:
-    """argmin |matrix a - target|^2, columns scaled to one length, with a trace of ridge.
+    """argmin |matrix a - target|^2, near the smallest such a where there are several.
 
-    matrix: (k, m), k > m. An unknown of which no equation speaks is 0.
+    matrix: (k, m). Columns are scaled to one length; a zero one gives 0.
     """
     norm = jnp.linalg.norm(matrix, axis=0)
     norm = jnp.where(norm > 0, norm, 1)
     scaled = matrix / norm
-    gram = dot(scaled.T, scaled) + RIDGE * jnp.eye(len(norm), dtype=norm.dtype)
+    gram = dot(scaled.T, scaled)  # its eigenvalues sum to m, and are off by m eps at most
+    gram += len(norm) * jnp.finfo(norm.dtype).eps * jnp.eye(len(norm), dtype=norm.dtype)
     factor = jax.scipy.linalg.cho_factor(gram)
     return jax.scipy.linalg.cho_solve(factor, dot(scaled.T, target)) / norm
-
-
-RIDGE = 1e-6  # of a squared length of 1: what float32 needs where unknowns are not identified
 
 
 def predict(
@@ -241,8 +240,8 @@ def predict(
     """Draws (E, num_draws, d) from the laws under target (E, d), and whether they exist."""
     d = len(fitted.bias)
     force = fitted.bias + jnp.where(target > 0, fitted.shift, 0)  # (E, d)
-    key = jax.random.key(fitted.seed)
-    noise = jax.random.normal(key, (len(target), num_draws, d), force.dtype)
+    key_noise, key_path = jax.random.split(jax.random.key(fitted.seed))
+    noise = jax.random.normal(key_noise, (len(target), num_draws, d), force.dtype)
     matrix = fitted.drift - fitted.leak * jnp.eye(d, dtype=force.dtype)
     if is_linear:
         mean = -jnp.linalg.solve(matrix, force.T).T
@@ -254,9 +253,8 @@ def predict(
         def total(x):
             return dot(psi(x), fitted.drift.T) + force[:, None]
 
-        draws = simulate(
-            key, total, fitted.leak, fitted.noise, start, NUM_STEPS, STEP / fitted.leak
-        )
+        dt = STEP / fitted.leak
+        draws = simulate(key_path, total, fitted.leak, fitted.noise, start, NUM_STEPS, dt)
     distance = jnp.abs(draws - fitted.centre) / fitted.reach
     is_stable = jnp.all(distance < 10)  # False for NaN too
     known = jnp.all(fitted.is_shifted | (target == 0), 1)  # (E,)

@@ -1,0 +1,1 @@
+"""Dynamical systems observed at stationarity or over time."""

@@ -8,10 +8,17 @@ from importlib import import_module
 __version__ = "0.1.0"
 
 _HOME = {
-    "crl.core": ["DGP", "Data", "Estimator", "Readout", "Sample", "Task", "Truth", "split"],
-    "crl.check": ["check_data", "check_task", "resolve"],
-    "crl.train": ["Fit", "Stream", "fit", "fit_replicas", "readout"],
-    "crl.combinators": ["best_checkpoint", "minibatch", "restarts", "then"],
+    "crl.core": [
+        *("DGP", "Data", "Estimator", "Readout", "Sample", "Task", "Truth"),
+        *("draw", "metric", "need"),
+    ],
+    "crl.check": ["as_data", "check_data", "check_task"],
+    "crl.names": ["resolve"],
+    "crl.feed": ["Fresh", "Stream"],
+    "crl.train": [
+        *("Fit", "fit", "fit_replicas", "load", "readout", "readout_replicas", "save"),
+    ],
+    "crl.combinators": ["best_checkpoint", "descend", "restarts", "then"],
     "crl.parallel": ["map_replicas"],
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}

@@ -134,8 +134,8 @@ def restarts(
 
     score: a metric with a best value; a NaN never wins. A restart that diverges loses; the
     fit diverges when all have. All restarts see the same batches. ``info`` is the mean over
-    those that go on. Steps and memory cost ``num`` times one fit's. ``other["scores"]``
-    holds every restart's score, ``diag`` the winner's and how many diverged.
+    those that go on; the others stay as they are. Steps and memory cost ``num`` times one
+    fit's. ``other["scores"]`` holds every restart's score, ``diag`` the winner's.
     """
     check_options("restarts", at_least_one={"num": num})
 
@@ -145,15 +145,15 @@ def restarts(
 
     def step(key, state, batch):
         def one(key, lane):
-            return train.attempt(estimator, key, lane, batch)
+            new, info = train.attempt(estimator, key, lane, batch)
+            # NaN in a restart that has diverged is none in the fit.
+            last = jax.tree.map(lambda a: _without_nan(a, new.diverged), lane.state)
+            has_stopped = new.diverged | lane.converged
+            return new._replace(state=train.select(has_stopped, last, new.state)), info
 
         lanes, info = jax.vmap(one)(jax.random.split(key, num), state.lanes)
-        # A restart that has converged tells no more; where all have, neither does the mean.
-        alive = {k: jnp.nanmean(v) for k, v in info.items()}
-        # NaN in a restart that diverged is no NaN in the fit, unless all have.
-        lost = jnp.all(lanes.diverged)
-        states = jax.tree.map(lambda a: _without_nan(a, lanes.diverged & ~lost), lanes.state)
-        return Restarts(lanes._replace(state=states)), alive
+        # Those that have stopped tell nothing; where all have diverged, nor does the mean.
+        return Restarts(lanes), {k: jnp.nanmean(v) for k, v in info.items()}
 
     def finish(key, state, data):
         def one(key, lane):
@@ -193,11 +193,9 @@ def restarts(
     )
 
 
-def _without_nan(a: Array, which: Array) -> Array:
-    if not jnp.issubdtype(a.dtype, jnp.inexact):
-        return a
-    which = which.reshape(which.shape + (1,) * (a.ndim - which.ndim))
-    return jnp.where(which & jnp.isnan(a), 0, a)
+def _without_nan(a: Array, is_on: Array) -> Array:
+    is_float = jnp.issubdtype(a.dtype, jnp.inexact)
+    return jnp.where(is_on & jnp.isnan(a), 0, a) if is_float else a
 
 
 def _at_least_some(holdout: float) -> float:

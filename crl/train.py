@@ -33,9 +33,9 @@ RESUME = 75  # exit code of a fit that a signal stopped: EX_TEMPFAIL, "run me ag
 class Lane(NamedTuple):
     """One fit in flight: with the key and the data, all that a resumed run needs."""
 
-    state: PyTree  # of the last good step; what finish made of it, after the last one
+    state: PyTree  # what finish made of it, after the last step
     step: Array  # () int32, steps done
-    diverged: Array  # () bool: frozen before the step whose loss was not finite
+    diverged: Array  # () bool: a loss was not finite, or the state holds NaN
     converged: Array  # () bool: the estimator said that further steps change nothing
 
 
@@ -44,7 +44,7 @@ class Fit(NamedTuple):
 
     The state is what ``finish`` left: all that readout needs, on its devices; the rest is
     numpy. ``trace`` holds the info of each step that the estimator might have made, NaN
-    after it stopped.
+    after it stopped. The state of a fit that diverged is not to be read.
     """
 
     state: PyTree
@@ -65,27 +65,25 @@ def start(estimator: Estimator, key: Array, data: Data, state: PyTree | None = N
 def attempt(
     estimator: Estimator, key: Array, lane: Lane, batch: Data
 ) -> tuple[Lane, dict[str, Array]]:
-    """One further step, and its info; a lane that has stopped stays as it is, info NaN.
+    """One further step, and its info; of a lane that has stopped, the info is NaN.
 
-    A step with a loss that is not finite is not taken: the lane keeps its last good state,
-    marked diverged. The loss is known before the update, so that this costs no pass over
-    the state; a state that turns NaN by itself is seen at the end of the chunk.
+    A loss that is not finite marks the lane as diverged; the step does not count. The state
+    after it is of no use, and is not replaced by the one before: to keep both would cost
+    passes over the state at every step. A state that turns NaN by itself is seen at the
+    end of the chunk.
     """
     state, info = estimator.step(key, lane.state, batch)
     check_step(lane.state, state, info)
     info = {k: _as_float(v) for k, v in info.items()}
-    has_stopped = lane.diverged | lane.converged
-    is_bad = ~jnp.isfinite(info["loss"]) if "loss" in info else jnp.zeros((), bool)
-    frozen = has_stopped | is_bad
-    new = Lane(
-        select(frozen, lane.state, state),
-        jnp.where(frozen, lane.step, lane.step + 1),
-        lane.diverged | (is_bad & ~has_stopped),
-        lane.converged,
-    )
+    diverged, converged = lane.diverged, lane.converged
+    if "loss" in info:
+        diverged |= ~converged & ~jnp.isfinite(info["loss"])
+    has_stopped = diverged | converged
     if estimator.converged is not None:
-        new = new._replace(converged=lane.converged | (~frozen & estimator.converged(state)))
-    return new, {k: jnp.where(frozen, jnp.nan, v) for k, v in info.items()}
+        converged |= ~diverged & estimator.converged(state)
+    step = jnp.where(has_stopped, lane.step, lane.step + 1)
+    info = {k: jnp.where(has_stopped, jnp.nan, v) for k, v in info.items()}
+    return Lane(state, step, diverged, converged), info
 
 
 def advance(
@@ -119,7 +117,9 @@ def advance(
     def goes_on(carry):
         i, lane, _ = carry
         if estimator.converged is None:
-            return i < count  # the same for all replicas, so that none is selected by it
+            # The same for all replicas: vmapped, a loop that ends for each by itself
+            # selects between two states at every step.
+            return i < count
         return (i < count) & ~lane.diverged & ~lane.converged
 
     shapes = jax.eval_shape(one, 0, lane)[1]

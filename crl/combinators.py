@@ -141,18 +141,19 @@ def restarts(
 
     def init(key, data):
         keys = jax.random.split(key, num)
-        return Restarts(jax.vmap(lambda k: train.start(estimator, k, data))(keys))
+        lanes = jax.vmap(lambda k: train.start(estimator, k, data))(keys)
+        return Restarts(lanes._replace(state=settled(lanes)))
 
     def step(key, state, batch):
         def one(key, lane):
             new, info = train.attempt(estimator, key, lane, batch)
-            # NaN in a restart that has diverged is none in the fit.
-            last = jax.tree.map(lambda a: _without_nan(a, new.diverged), lane.state)
-            has_stopped = new.diverged | lane.converged
-            return new._replace(state=train.select(has_stopped, last, new.state)), info
+            state = train.select(new.diverged | lane.converged, lane.state, new.state)
+            # One that has converged repeats its last step; one that diverged tells nothing.
+            info = {k: jnp.where(new.diverged, jnp.nan, v) for k, v in info.items()}
+            return new._replace(state=state), info
 
         lanes, info = jax.vmap(one)(jax.random.split(key, num), state.lanes)
-        # Those that have stopped tell nothing; where all have diverged, nor does the mean.
+        lanes = lanes._replace(state=settled(lanes))
         return Restarts(lanes), {k: jnp.nanmean(v) for k, v in info.items()}
 
     def finish(key, state, data):
@@ -193,9 +194,20 @@ def restarts(
     )
 
 
-def _without_nan(a: Array, is_on: Array) -> Array:
-    is_float = jnp.issubdtype(a.dtype, jnp.inexact)
-    return jnp.where(is_on & jnp.isnan(a), 0, a) if is_float else a
+def settled(lanes: train.Lane) -> PyTree:
+    """The states, with zeros for the NaN of lanes that have diverged, unless all have.
+
+    A NaN in the state is how the fit learns that it has diverged.
+    """
+    hidden = lanes.diverged & ~jnp.all(lanes.diverged)  # (num,)
+
+    def known(a):
+        if not jnp.issubdtype(a.dtype, jnp.inexact):
+            return a
+        which = hidden.reshape(hidden.shape + (1,) * (a.ndim - 1))
+        return jnp.where(which & jnp.isnan(a), 0, a)
+
+    return jax.tree.map(known, lanes.state)
 
 
 def _at_least_some(holdout: float) -> float:

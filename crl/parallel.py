@@ -209,16 +209,14 @@ def _compile_pmap(lanes, devices, shared, donate_argnums):
         out_shardings=sharding,
     )
 
-    @functools.cache
-    def compiled(num_args):
-        axes = tuple(None if i in shared else 0 for i in range(num_args))
-        return jax.pmap(lanes, devices=devices, in_axes=axes, donate_argnums=donate_argnums)
-
-    def mapped(*args):
-        args = [a if i in shared else fold(a) for i, a in enumerate(args)]
-        return flat(compiled(len(args))(*args))
-
-    return mapped
+    copies = jax.jit(
+        lambda t: jax.tree.map(lambda a: jnp.broadcast_to(a, (len(devices), *a.shape)), t),
+        out_shardings=sharding,
+    )
+    mapped = jax.pmap(lanes, devices=devices, donate_argnums=donate_argnums)
+    return lambda *args: flat(
+        mapped(*(copies(a) if i in shared else fold(a) for i, a in enumerate(args)))
+    )
 
 
 def own_share(tree: PyTree) -> PyTree:

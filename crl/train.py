@@ -65,7 +65,7 @@ def start(estimator: Estimator, key: Array, data: Data, state: PyTree | None = N
 def attempt(
     estimator: Estimator, key: Array, lane: Lane, batch: Data
 ) -> tuple[Lane, dict[str, Array]]:
-    """One further step, and its info; of a lane that has stopped, the info is NaN.
+    """One further step, also of a lane that has stopped, and its info as floats.
 
     A loss that is not finite marks the lane as diverged; the step does not count. The state
     after it is of no use, and is not replaced by the one before: to keep both would cost
@@ -82,7 +82,6 @@ def attempt(
     if estimator.converged is not None:
         converged |= ~diverged & estimator.converged(state)
     step = jnp.where(has_stopped, lane.step, lane.step + 1)
-    info = {k: jnp.where(has_stopped, jnp.nan, v) for k, v in info.items()}
     return Lane(state, step, diverged, converged), info
 
 
@@ -107,7 +106,9 @@ def advance(
 
     def one(i, lane):
         key_batch, key_step = jax.random.split(jax.random.fold_in(key, lane.step))
-        return attempt(estimator, key_step, lane, batch(key_batch, source, i))
+        new, info = attempt(estimator, key_step, lane, batch(key_batch, source, i))
+        was_made = new.step > lane.step
+        return new, {k: jnp.where(was_made, v, jnp.nan) for k, v in info.items()}
 
     def body(carry):
         i, lane, trace = carry

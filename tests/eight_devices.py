@@ -18,7 +18,10 @@ from toys import as_data, regression
 
 import crl
 from crl import parallel, train
+from crl.dgp.latent import mixed_sources
+from crl.dgp.mixings import linear
 from crl.dgp.scm import multi_environment_scm
+from crl.dgp.sources import laplace
 from crl.dgp.superposition import superposition
 
 DEVICES = tuple(jax.devices())
@@ -80,7 +83,7 @@ def placement():
 
 def collectives():
     args = parallel.place((KEYS, DATA), "shard_map", DEVICES)
-    sweep = parallel._compile(whole, "shard_map", DEVICES, ()).lower(*args)
+    sweep = parallel._compile(whole, "shard_map", DEVICES, (), ()).lower(*args)
     yield "collectives_in_the_sweep", len(COLLECTIVE.findall(sweep.compile().as_text()))
     # The control: jit of vmap on the same shards must ask all devices whether to go on.
     auto = jax.jit(jax.vmap(whole)).lower(*args).compile().as_text()
@@ -117,16 +120,42 @@ def gradients():
         (ported(w, rows) / jax.grad(loss)(w, x)).tolist(),
     )
 
+
+def rows():
+    """Rows of a batch over the devices: all of them, drawn, streamed, drawn fresh."""
+    x = jax.random.normal(jax.random.key(3), (64, 5))
+    dgp = mixed_sources(laplace(), linear(), 5)
+    world = dgp.init(KEYS[0])
     data = as_data(x)
-    sharded = crl.fit(ESTIMATOR, KEYS[0], parallel.shard_rows(data))
+    batches = [as_data(jax.random.normal(KEYS[t], (16, 5))) for t in range(40)]
+
+    def read(start, num, size):
+        return jax.tree.map(lambda *a: np.stack(a), *batches[start : start + num])
+
+    sources = {
+        "whole": (regression(40), data),
+        "drawn": (regression(40, batch_size=16), data),
+        "streamed": (regression(40, batch_size=16), crl.Stream(data, read)),
+        "fresh": (regression(40, batch_size=16), crl.Fresh(dgp, world, data)),
+        "two environments": (regression(40, batch_size=16), as_data(x, num_envs=2)),
+    }
     yield (
-        "fit_on_sharded_rows",
-        difference(sharded.state, crl.fit(ESTIMATOR, KEYS[0], data).state),
+        "fit_on_spread_rows",
+        {
+            name: difference(
+                crl.fit(estimator, KEYS[0], source, devices=DEVICES, chunk_size=20).state,
+                crl.fit(estimator, KEYS[0], source, chunk_size=20).state,
+            )
+            for name, (estimator, source) in sources.items()
+        },
     )
-    try:
-        parallel.shard_rows(first(61, data))
-    except ValueError as error:
-        yield "indivisible_rows", str(error)
+    for name, size, num in (("rows", None, 61), ("batch", 12, 64)):
+        try:
+            crl.fit(
+                regression(40, batch_size=size), KEYS[0], as_data(x[:num]), devices=DEVICES
+            )
+        except ValueError as error:
+            yield f"indivisible_{name}", str(error)
 
 
 def worlds():
@@ -179,7 +208,7 @@ def fits():
 if __name__ == "__main__":
     assert len(DEVICES) == 8, DEVICES
     found = {}
-    for part in (backends, placement, collectives, gradients, worlds, fits):
+    for part in (backends, placement, collectives, gradients, rows, worlds, fits):
         for name, value in part():
             found[name] = value
             sys.stderr.write(f"{name} {value}\n")

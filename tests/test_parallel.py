@@ -84,9 +84,11 @@ def test_the_gradient_over_devices_is_that_of_one_device(found):
     np.testing.assert_allclose(found["gradient_ratio_of_the_ported_idiom"], 8, rtol=1e-5)
 
 
-def test_a_fit_on_sharded_rows_is_the_fit_on_one_device(found):
-    assert found["fit_on_sharded_rows"] <= 1e-6
-    assert found["indivisible_rows"].startswith("expected rows that divide over 8 devices")
+def test_a_fit_with_its_rows_over_devices_is_the_fit_on_one_device(found):
+    assert max(found["fit_on_spread_rows"].values()) <= 1e-5
+    for name in ("rows", "batch"):
+        sentence = found[f"indivisible_{name}"]
+        assert sentence.startswith("expected rows that divide over 8 devices")
 
 
 def test_the_same_keys_draw_the_same_worlds_on_one_device_and_on_eight(found):

@@ -1,5 +1,6 @@
 """The host loop: chunks, traces, convergence, divergence, resume, signals, streams."""
 
+import functools
 import logging
 import os
 import pathlib
@@ -15,11 +16,15 @@ import pytest
 from toys import as_data, explode, pca, regression
 
 import crl
-from crl import train
+from crl import feed, train
 from crl.core import Estimator, Readout
+from crl.dgp.latent import mixed_sources
+from crl.dgp.mixings import linear
+from crl.dgp.sources import laplace
 
 KEY = jax.random.key(0)
 DATA = as_data(jax.random.normal(jax.random.key(1), (40, 5)))
+THREE = as_data(DATA.x[:39], num_envs=3)
 
 
 def assert_same(a, b):
@@ -45,15 +50,21 @@ def after_step(monkeypatch):
     yield at
 
 
-def test_fit_is_the_plain_loop_over_steps():
-    estimator = regression(12)
-    fit = crl.fit(estimator, KEY, DATA, chunk_size=5)
+def plain_loop(estimator, num_steps, batch_of):
+    """The steps by hand, batch t from ``batch_of(key, t)``: the state and the losses."""
+    state, losses = estimator.init(jax.random.fold_in(KEY, 2**31 - 1), DATA), []
     step = jax.jit(estimator.step)
-    w, losses = estimator.init(jax.random.fold_in(KEY, 2**31 - 1), DATA), []
-    for t in range(12):
-        w, info = step(jax.random.fold_in(KEY, t), w, DATA)
+    for t in range(num_steps):
+        key_batch, key_step = jax.random.split(jax.random.fold_in(KEY, t))
+        state, info = step(key_step, state, batch_of(key_batch, t))
         losses.append(info["loss"])
-    np.testing.assert_allclose(fit.state, w, rtol=1e-5)
+    return state, losses
+
+
+def test_fit_is_the_plain_loop_over_steps():
+    fit = crl.fit(regression(12), KEY, DATA, chunk_size=5)
+    state, losses = plain_loop(regression(12), 12, lambda key, t: DATA)
+    np.testing.assert_allclose(fit.state, state.w, rtol=1e-5)
     np.testing.assert_allclose(fit.trace["loss"], losses, rtol=1e-5)
     assert fit.num_steps == 12 and not fit.converged and not fit.diverged
 
@@ -80,38 +91,82 @@ def test_a_closed_form_estimator_has_no_steps():
     np.testing.assert_allclose(fit.state @ fit.state.T, np.eye(2), atol=1e-5)
 
 
-def test_a_lane_that_turns_nan_is_frozen_and_the_others_go_on():
+def test_a_lane_that_turns_nan_has_stopped_and_the_others_go_on():
     x = jnp.ones((3, 4, 2)) * jnp.array([-1.0, 1.0, -1.0])[:, None, None]
     data = jax.vmap(as_data)(x)
-    fit = crl.fit_replicas(explode(9, at=5), jax.random.split(KEY, 3), data, chunk_size=4)
-    np.testing.assert_array_equal(fit.state, [9, 5, 9])
-    np.testing.assert_array_equal(fit.num_steps, [9, 5, 9])
-    np.testing.assert_array_equal(fit.diverged, [False, True, False])
-    np.testing.assert_array_equal(np.isnan(fit.trace["loss"]).sum(1), [0, 4, 0])
+    for backend in ("shard_map", "vmap"):
+        fit = crl.fit_replicas(
+            explode(9, at=5), jax.random.split(KEY, 3), data, chunk_size=4, backend=backend
+        )
+        np.testing.assert_array_equal(fit.state[::2], [9, 9])
+        np.testing.assert_array_equal(fit.num_steps, [9, 5, 9])
+        np.testing.assert_array_equal(fit.diverged, [False, True, False])
+        np.testing.assert_array_equal(np.isnan(fit.trace["loss"]).sum(1), [0, 4, 0])
 
 
 @pytest.mark.parametrize("tells", [False, True])
-def test_the_step_that_went_wrong_leaves_no_trace(tells):
-    def step(key, count, data):
-        info = {"loss": count} | ({"converged": jnp.zeros((), bool)} if tells else {})
-        return jnp.where(count >= 3, jnp.nan, count + 1), info
-
-    fit = crl.fit(explode(6, at=0)._replace(step=step), KEY, DATA)
-    assert fit.diverged and fit.num_steps == 3 and fit.state == 3
+def test_the_step_whose_loss_went_wrong_leaves_no_trace(tells):
+    estimator = explode(6, at=3)
+    if tells:
+        estimator = estimator._replace(converged=lambda count: count > 99)
+    fit = crl.fit(estimator, KEY, as_data(jnp.ones((4, 2))))
+    assert fit.diverged and fit.num_steps == 3
     np.testing.assert_array_equal(fit.trace["loss"], [0, 1, 2] + 3 * [np.nan])
 
 
-def test_inf_in_a_state_is_legitimate_but_not_in_info():
+def test_a_state_that_turns_nan_in_silence_is_seen_at_the_end_of_the_chunk():
+    def step(key, count, data):
+        return jnp.where(count >= 3, jnp.nan, count + 1), {}
+
+    fit = crl.fit(explode(20, at=0)._replace(step=step), KEY, DATA, chunk_size=5)
+    assert fit.diverged and fit.num_steps == 5
+
+
+def test_a_nan_made_by_finish_marks_the_fit():
+    estimator = regression(3)._replace(finish=lambda key, state, data: state.w / 0 * 0)
+    assert crl.fit(estimator, KEY, DATA).diverged
+
+
+def test_finish_has_a_key_that_no_step_and_no_init_has():
+    def finish(key, state, data):
+        return jax.random.key_data(key)
+
+    estimator = regression(5)._replace(
+        finish=finish, init=lambda key, data: jax.random.key_data(key)
+    )
+    estimator = estimator._replace(step=lambda key, state, data: (state, {}))
+    kept = estimator._replace(finish=lambda key, state, data: state)
+    keys = [crl.fit(e, KEY, DATA).state.tolist() for e in (estimator, kept)]
+    steps = [jax.random.key_data(jax.random.fold_in(KEY, t)).tolist() for t in range(5)]
+    assert keys[0] != keys[1] and not any(k in steps for k in keys)
+
+
+def test_inf_in_a_state_is_legitimate_but_not_in_the_loss():
     def grows(info):
         def step(key, state, data):
             return state * 1e20, info(state * 1e20)
 
         return Estimator(lambda key, data: jnp.ones(()), step, lambda s, d: Readout(z=d.x), 4)
 
-    silent = crl.fit(grows(lambda state: {}), KEY, DATA)
-    assert silent.state == np.inf and not silent.diverged and silent.num_steps == 4
-    told = crl.fit(grows(lambda state: {"size": state}), KEY, DATA)
-    assert told.diverged and told.num_steps == 1 and told.state == np.float32(1e20)
+    for info in (lambda state: {}, lambda state: {"size": state}):
+        silent = crl.fit(grows(info), KEY, DATA)
+        assert silent.state == np.inf and not silent.diverged and silent.num_steps == 4
+    told = crl.fit(grows(lambda state: {"loss": state}), KEY, DATA)
+    assert told.diverged and told.num_steps == 1
+
+
+def test_the_guard_costs_less_than_three_percent_of_the_bytes_of_a_step():
+    from crl.sae.topk_sae import topk_sae
+
+    def bytes_of(fn, *args):
+        return jax.jit(fn).lower(*args).compile().cost_analysis()["bytes accessed"]
+
+    estimator = topk_sae(64, 4, batch_size=32)
+    data = as_data(jnp.ones((32, 16)))
+    lane = jax.eval_shape(lambda k, d: train.start(estimator, k, d), KEY, data)
+    step = bytes_of(estimator.step, KEY, lane.state, data)
+    guarded = bytes_of(lambda *a: train.attempt(estimator, *a), KEY, lane, data)
+    assert guarded <= 1.03 * step
 
 
 def test_fitting_twice_compiles_once():
@@ -168,12 +223,21 @@ def test_a_state_that_holds_the_data_does_not_cost_the_caller_the_data():
         (lambda: replicas(jax.random.split(KEY, 2), devices=[]), ValueError, "one device"),
         (lambda: replicas(jax.random.split(KEY, 2), bad=1), ValueError, "replica 1 of 2"),
         (lambda: crl.fit(regression(-3), KEY, DATA), ValueError, "num_steps .* got -3"),
-        (lambda: crl.fit(returning(lambda w: ((w, w), {})), KEY, DATA), ValueError, "form of"),
+        (lambda: crl.fit(returning(lambda s: ((s, s), {})), KEY, DATA), ValueError, "form of"),
         (
-            lambda: crl.fit(returning(lambda w: (w, {"w": w})), KEY, DATA),
+            lambda: crl.fit(returning(lambda s: (s, {"w": s.w})), KEY, DATA),
             ValueError,
             r"info to hold scalars, got w of shape \(5,\)",
         ),
+        (lambda: crl.fit(regression, KEY, DATA), TypeError, r"call the factory, regression\("),
+        (lambda: crl.fit(regression(3, batch_size=0), KEY, DATA), ValueError, "batch_size"),
+        (lambda: crl.fit(regression(3, holdout=0.9), KEY, DATA), ValueError, "holdout in"),
+        (
+            lambda: crl.fit(regression(3, holdout=0.01), KEY, DATA),
+            ValueError,
+            "at least 100 rows per environment to hold out 0.01",
+        ),
+        (lambda: crl.fit(regression(3, batch_size=2), KEY, THREE), ValueError, "one row for"),
     ],
 )
 def test_a_wrong_call_is_answered_in_one_sentence(call, error, sentence):
@@ -232,20 +296,22 @@ def test_a_resumed_fit_equals_an_uninterrupted_one(tmp_path, after_step, tol, ma
 
 def test_a_checkpoint_of_another_fit_is_refused(tmp_path):
     crl.fit(regression(10), KEY, DATA, checkpoint=tmp_path)
-    with (
-        pytest.warns(UserWarning, match="another key or other data"),
-        pytest.raises(ValueError, match=r"another key or other data.*new directory"),
-    ):
-        crl.fit(regression(10), jax.random.key(9), DATA, checkpoint=tmp_path)
+    other = DATA._replace(x=DATA.x.at[39, 4].add(1e-3))
+    for key, data in ((jax.random.key(9), DATA), (KEY, other)):
+        with (
+            pytest.warns(UserWarning, match="another key or other data"),
+            pytest.raises(ValueError, match=r"another key or other data.*new directory"),
+        ):
+            crl.fit(regression(10), key, data, checkpoint=tmp_path)
 
 
 def shifted(by):
     """Closes over an array, inside a function that is compiled by itself."""
     inner, plain = jax.jit(lambda w: w + jnp.asarray(by)), regression(10)
 
-    def step(key, w, data):
-        w, info = plain.step(key, w, data)
-        return inner(w), info
+    def step(key, state, data):
+        state, info = plain.step(key, state, data)
+        return state._replace(w=inner(state.w)), info
 
     return plain._replace(step=step)
 
@@ -255,7 +321,7 @@ OTHERS = {
     "another constant": (shifted(np.zeros(5)), shifted(np.eye(5)[2]), "another estimator"),
     "another finish": (
         regression(10),
-        regression(10)._replace(finish=lambda key, w, data: 2 * w),
+        regression(10)._replace(finish=lambda key, state, data: 2 * state.w),
         "another estimator",
     ),
     "fewer steps": (regression(10), regression(5), "more than the 5 steps"),
@@ -295,8 +361,8 @@ def test_a_signal_ends_the_fit_at_the_next_chunk_and_leaves_a_checkpoint(
 CHILD = """
 import logging, sys
 import crl
-from crl import train
-train.LINE_EVERY = 0
+from crl import progress
+progress.LINE_EVERY = 0
 sys.path.insert(0, sys.argv[1])
 from test_train import DATA, KEY, regression
 logging.getLogger("crl").setLevel(logging.INFO)
@@ -331,9 +397,9 @@ def test_a_process_stopped_from_outside_leaves_what_it_had_done(tmp_path, number
     assert child.returncode == code
     done, tree, meta = crl.checkpoint.restore(tmp_path, saved)
     # The digests of the program and its inputs are those of this process.
-    assert train._identity(regression(100_000), KEY, DATA).items() <= meta.items()
+    assert train._identity(regression(100_000), {}, KEY, DATA, None).items() <= meta.items()
     whole = crl.fit(regression(done), KEY, DATA, chunk_size=50)
-    assert_same((tree["lane"].state, tree["trace"]), (whole.state, whole.trace))
+    assert_same((tree["lane"].state.w, tree["trace"]), (whole.state, whole.trace))
 
 
 def saved(meta):
@@ -348,29 +414,55 @@ def stream(fail_at=None):
     """Batch t is a fixed function of t; records what was read."""
     reads = []
 
-    def batches(start, num):
+    def batches(start, num, size):
         reads.append((start, num))
         if fail_at is not None and start >= fail_at:
             raise OSError("shard 3 is gone")
-        x = [jax.random.normal(jax.random.key(t), (8, 5)) for t in range(start, start + num)]
+        keys = [jax.random.key(t) for t in range(start, start + num)]
+        x = [jax.random.normal(key, (size, 5)) for key in keys]
         return jax.vmap(as_data)(jnp.stack(x))
 
-    example = jax.tree.map(lambda a: a[0], batches(0, 1))
+    example = jax.tree.map(lambda a: a[0], batches(0, 1, 8))
     reads.clear()
     return crl.Stream(example, batches), reads
 
 
 def test_a_stream_is_read_chunk_by_chunk_ahead_and_step_t_sees_batch_t():
     source, reads = stream()
-    estimator = regression(25)
-    fit = crl.fit(estimator, KEY, source, chunk_size=10)
+    fit = crl.fit(regression(25, batch_size=6), KEY, source, chunk_size=10)
     assert reads == [(0, 9), (9, 9), (18, 9)]
-    step = jax.jit(estimator.step)
-    w = estimator.init(jax.random.fold_in(KEY, 2**31 - 1), source.example)
-    for t in range(25):
-        batch = jax.tree.map(lambda a: a[0], source.read(t, 1))
-        w, _ = step(jax.random.fold_in(KEY, t), w, batch)
-    np.testing.assert_allclose(fit.state, w, rtol=1e-5)
+
+    def batch(key, t):
+        return jax.tree.map(lambda a: a[0], source.read(t, 1, 6))
+
+    state, losses = plain_loop(regression(25), 25, batch)
+    np.testing.assert_allclose(fit.trace["loss"], losses, rtol=1e-5)
+    np.testing.assert_allclose(fit.state, state.w, rtol=1e-5)
+
+
+def test_without_a_batch_size_a_step_sees_as_many_rows_as_the_example_has():
+    source, _ = stream()
+    assert_same(
+        crl.fit(regression(5), KEY, source), crl.fit(regression(5, batch_size=8), KEY, source)
+    )
+
+
+def test_a_chunk_of_a_stream_is_sized_in_bytes(monkeypatch):
+    # A row takes 6 * 4 bytes, a batch of 8 rows 192.
+    monkeypatch.setattr(feed, "CHUNK_BYTES", 5 * 192)
+    source, reads = stream()
+    crl.fit(regression(25), KEY, source)
+    assert reads[0] == (0, 5)
+
+
+def test_a_stream_brings_the_rows_that_are_held_out():
+    source, _ = stream()
+    with pytest.raises(ValueError, match=r"example.held"):
+        crl.fit(watching(holdout=0.1), KEY, source)
+    held = as_data(100 + jnp.ones((2, 5)))
+    example = source.example._replace(held=held)
+    fit = crl.fit(watching(holdout=0.1), KEY, source._replace(example=example))
+    assert fit.trace["held"].tolist() == [101.0] * 4
 
 
 def test_a_streamed_fit_resumes_exactly(tmp_path, after_step):
@@ -387,8 +479,8 @@ def test_a_streamed_fit_resumes_exactly(tmp_path, after_step):
 
 def test_a_short_read_is_refused():
     source, _ = stream()
-    short = source._replace(read=lambda start, num: source.read(start, num - 1))
-    with pytest.raises(ValueError, match=r"read\(0, 9\) to return 9 batches.*\(8,\)"):
+    short = source._replace(read=lambda start, num, size: source.read(start, num - 1, size))
+    with pytest.raises(ValueError, match=r"read\(0, 9, 8\) .* \(9, 8, ...\), got \[\(8, 8\)"):
         crl.fit(regression(25), KEY, short, chunk_size=10)
 
 
@@ -398,17 +490,189 @@ def test_a_read_error_ends_the_fit():
         crl.fit(regression(25), KEY, source, chunk_size=10)
 
 
+# --- batches ----------------------------------------------------------------------------
+
+
+def watching(num_steps=4, **options):
+    """Its info tells of the batch: the first and last entry of x, rows, and what is held."""
+
+    def step(key, state, batch):
+        held = batch.x if batch.held is None else batch.held.x
+        info = {
+            "first": batch.x[0, 0],
+            "last": batch.x[-1, 0],
+            "rows": jnp.float32(len(batch.x)),
+            "in_base": jnp.sum(batch.env == 0),
+            "sum": jnp.sum(batch.x[:, 0]),
+            "counted": batch.given["count"][0],
+            "held": jnp.mean(held[:, 0]),
+        }
+        return state + 1, info
+
+    def readout(count, data):
+        return Readout(z=data.x * count)
+
+    return Estimator(lambda key, data: jnp.zeros(()), step, readout, num_steps, **options)
+
+
+def numbered(*sizes):
+    """x[i] = i in environments of these sizes."""
+    n = sum(sizes)
+    return crl.core.grouped(jnp.arange(n, dtype=jnp.float32)[:, None], sizes)
+
+
+def test_a_batch_has_its_share_of_each_environment_and_only_rows_of_it():
+    data = numbered(30, 10, 20)
+    found = jax.vmap(lambda key: feed.draw_batch(key, data, 8))(jax.random.split(KEY, 400))
+    assert (found.env == np.array([0, 0, 0, 1, 1, 1, 2, 2])).all()
+    assert (found.given["count"] == np.array([3, 3, 2])).all()
+    starts = np.array([0, 30, 40, 60])
+    row, env = np.asarray(found.x[..., 0]), np.asarray(found.env)
+    assert (starts[env] <= row).all() and (row < starts[env + 1]).all()
+    # 1,200 draws of 30 rows, and of 10; 800 of 20: a row is missed with probability < 1e-15.
+    assert len(np.unique(row)) == 60
+
+
+def test_the_batch_of_a_step_depends_on_its_key_alone():
+    estimator = watching(20, batch_size=4)
+    fit = crl.fit(estimator, KEY, numbered(100), chunk_size=7)
+    assert_same(fit, crl.fit(estimator, KEY, numbered(100)))
+    assert (fit.trace["rows"] == 4).all() and len(np.unique(fit.trace["first"])) > 10
+    whole = crl.fit(watching(2, batch_size=200), KEY, numbered(100))
+    assert whole.trace["rows"].tolist() == [100, 100]
+
+
+def test_no_step_sees_a_row_that_is_held_out():
+    # Every fifth row of each environment, by its place in the data.
+    data, held = numbered(10, 20), [4, 9, 14, 19, 24, 29]
+    fit = crl.fit(watching(holdout=0.2), KEY, data)
+    assert fit.trace["rows"][0] == 24 and fit.trace["counted"][0] == 8
+    assert fit.trace["sum"][0] == sum(range(30)) - sum(held)
+    assert fit.trace["held"][0] == np.mean(held)
+    part = feed.hold_out(data, 0.2)
+    assert part.held.x[:, 0].tolist() == held
+    assert part.held.given["count"].tolist() == [2, 4] and part.held.env.tolist()[:3] == [
+        0,
+        0,
+        1,
+    ]
+    drawn = crl.fit(watching(200, batch_size=2, holdout=0.2), KEY, data).trace
+    assert not set(drawn["first"]) & set(held) and not set(drawn["last"]) & set(held)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.25, 0.3, 0.4, 0.5])
+def test_the_share_held_out_is_the_share_asked_for(share):
+    part = feed.hold_out(numbered(100, 100), share)
+    assert part.held.given["count"].tolist() == [100 * share] * 2
+    assert len(part.x) + len(part.held.x) == 200
+
+
+def test_held_rows_of_the_callers_own_are_used():
+    data = numbered(10)._replace(held=numbered(4))
+    fit = crl.fit(watching(holdout=0.2), KEY, data)
+    assert fit.trace["rows"][0] == 10 and fit.trace["held"][0] == 1.5
+
+
+def test_fresh_rows_are_drawn_for_every_step():
+    dgp = mixed_sources(laplace(), linear(), 2)
+    world = dgp.init(KEY)
+    source = crl.Fresh(dgp, world, dgp.sample(KEY, world, 16).data)
+    fit = crl.fit(watching(6, batch_size=8), KEY, source)
+    assert (fit.trace["rows"] == 8).all() and len(np.unique(fit.trace["first"])) == 6
+    assert_same(fit, crl.fit(watching(6, batch_size=8), KEY, source, chunk_size=4))
+
+
+# --- sweeps, warm starts, models --------------------------------------------------------
+
+
+def test_a_sweep_of_an_option_is_a_fit_for_each_value_in_one_compilation():
+    traced = []
+
+    def factory(num_steps, lr):
+        traced.append(isinstance(lr, jax.core.Tracer))
+        return regression(num_steps, lr=lr)
+
+    keys, rates = jax.random.split(KEY, 3), jnp.array([0.01, 0.1, 0.3])
+    sweep = functools.partial(factory, 20)
+    fit = crl.fit_replicas(sweep, keys, DATA, options={"lr": rates}, shared=True)
+    num = sum(traced)
+    crl.fit_replicas(
+        functools.partial(factory, 20), keys, DATA, options={"lr": rates}, shared=True
+    )
+    assert 0 < num == sum(traced)  # another partial of the same is the same program
+    for i, rate in enumerate([0.01, 0.1, 0.3]):
+        alone = crl.fit(regression(20, lr=rate), keys[i], DATA)
+        np.testing.assert_allclose(fit.state[i], alone.state, rtol=1e-5)
+    claims = crl.readout_replicas(sweep, fit.state, DATA, options={"lr": rates}, shared=True)
+    np.testing.assert_allclose(claims.z[1], DATA.x @ fit.state[1][:, None], rtol=1e-4)
+
+
+@pytest.mark.parametrize("backend", ["shard_map", "pmap", "vmap"])
+def test_replicas_that_share_their_data_fit_as_if_each_had_a_copy(backend):
+    keys = jax.random.split(KEY, 3)
+    copies = jax.tree.map(lambda a: jnp.stack([a] * 3), DATA)
+    shared = crl.fit_replicas(regression(9), keys, DATA, shared=True, backend=backend)
+    apart = crl.fit_replicas(regression(9), keys, copies, backend=backend)
+    np.testing.assert_allclose(shared.state, apart.state, rtol=1e-5)  # another program
+
+
+def test_a_sweep_asks_for_a_factory_and_floats():
+    keys = jax.random.split(KEY, 2)
+    for estimator, options, sentence in [
+        (regression(3), {"lr": jnp.ones(2)}, "expected a factory to sweep lr"),
+        (regression, {"num_steps": jnp.arange(2)}, "num_steps as floats"),
+        (functools.partial(regression, 3), {"lr": jnp.ones(3)}, r"shape \(2,\)"),
+    ]:
+        with pytest.raises(ValueError, match=sentence):
+            crl.fit_replicas(estimator, keys, DATA, shared=True, options=options)
+
+
+def test_a_fit_starts_where_it_is_told_to():
+    estimator = regression(3)
+    state = estimator.init(KEY, DATA)._replace(w=jnp.full(5, 7.0))
+    warm = crl.fit(estimator, KEY, DATA, state=state)
+    by_hand = train.start(estimator, KEY, DATA, state)
+    by_hand, _ = train.advance(estimator, KEY, by_hand, DATA, 3)
+    np.testing.assert_allclose(warm.state, by_hand.state.w, rtol=1e-6)
+    assert not np.allclose(warm.state, crl.fit(estimator, KEY, DATA).state)
+    both = jax.tree.map(lambda a: jnp.stack([a, a]), state)
+    keys = jnp.stack([KEY, KEY])
+    many = crl.fit_replicas(estimator, keys, DATA, shared=True, state=both)
+    np.testing.assert_allclose(many.state, [warm.state] * 2, rtol=1e-6)
+
+
+def test_a_saved_model_reads_out_as_before(tmp_path):
+    fit = crl.fit(regression(9), KEY, DATA)
+    crl.save(tmp_path / "model", fit.state)
+    loaded = crl.load(tmp_path / "model", regression(9), DATA)
+    assert_same(loaded, fit.state)
+    with pytest.raises(ValueError, match=r"expected a model in .*: crl\.save keeps one"):
+        crl.load(tmp_path / "nothing", regression(9), DATA)
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match="cannot be used"):
+        crl.load(tmp_path / "model", pca(2), DATA)
+
+
+def test_a_readout_in_batches_is_the_readout():
+    model = pca(2)
+    fitted = crl.fit(model, KEY, DATA).state
+    whole, parts = (crl.readout(model, fitted, DATA, batch_size=b) for b in (None, 7))
+    np.testing.assert_allclose(parts.z, whole.z, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(parts.x, whole.x, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(parts.unmixing, whole.unmixing)
+    assert parts.z.shape == (40, 2) and parts.diag["rank"] == 2
+
+
 # --- progress ---------------------------------------------------------------------------
 
 
 def test_progress_is_a_log_line_per_chunk_away_from_a_terminal(caplog, monkeypatch):
-    monkeypatch.setattr("crl.train.LINE_EVERY", 0)
+    monkeypatch.setattr("crl.progress.LINE_EVERY", 0)
     with caplog.at_level(logging.INFO, "crl"):
         crl.fit(regression(70, tol=1e-3), KEY, DATA, chunk_size=30, label="easy")
     lines = [r.getMessage() for r in caplog.records if r.name == "crl"]
     assert lines[0].startswith("easy step 24/70, loss 0.")
     assert lines[-1].endswith("100% converged")
-    monkeypatch.setattr("crl.train.LINE_EVERY", 10)  # a sweep of short fits is not told
+    monkeypatch.setattr("crl.progress.LINE_EVERY", 10)  # a sweep of short fits is not told
     caplog.clear()
     with caplog.at_level(logging.INFO, "crl"):
         crl.fit(regression(70, tol=1e-3), KEY, DATA, chunk_size=30)
@@ -417,6 +681,6 @@ def test_progress_is_a_log_line_per_chunk_away_from_a_terminal(caplog, monkeypat
 
 def test_progress_is_a_bar_on_a_terminal(monkeypatch, capsys):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    monkeypatch.setattr("crl.train.BAR_DELAY", 0)
+    monkeypatch.setattr("crl.progress.BAR_DELAY", 0)
     crl.fit(regression(70), KEY, DATA, chunk_size=30, label="easy")
     assert "easy" in capsys.readouterr().err

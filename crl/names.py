@@ -38,6 +38,23 @@ def resolve(reference: str) -> Any:
     return getattr(found, attribute)
 
 
+def reference_of(found: Any) -> str:
+    """``module:name`` of a function, the inverse of ``resolve``; a text stays what it is."""
+    if isinstance(found, str):
+        return found
+    module, name = getattr(found, "__module__", None), getattr(found, "__qualname__", None)
+    try:
+        is_there = resolve(f"{module}:{name}") is found
+    except (ValueError, ImportError):
+        is_there = False
+    if not is_there:
+        raise ValueError(
+            f"expected a function that a module offers by name, got {found!r}: define it at "
+            "the top level of a module that can be imported"
+        )
+    return f"{module}:{name}"
+
+
 def parse_call(text: str) -> tuple[str, dict[str, Any]]:
     """``module:factory(name=literal, ...)`` as reference and options; brackets optional."""
     reference, bracket, rest = text.partition("(")

@@ -1,5 +1,6 @@
 """JSON that anybody may have written, as typed values: parsed once, trusted from then on."""
 
+import math
 import types
 import typing
 from typing import Any
@@ -9,7 +10,7 @@ from crl.names import nearest
 _WORDS = {
     str: "a text",
     int: "an integer",
-    float: "a number",
+    float: "a finite number",
     bool: "true or false",
     dict: "a dict by name",
     list: "a list",
@@ -38,7 +39,7 @@ def decode(kind: Any, value: Any, where: str) -> Any:
         return _decode_union(kinds, value, where)
     if plain is float and type(value) is int and abs(value) < 2**53:
         return float(value)
-    if type(value) is not plain:
+    if type(value) is not plain or (plain is float and not math.isfinite(value)):
         raise DecodeError(f"expected {_words(kind)} at {where}, got {_shortened(value)}")
     if plain is dict and kinds:
         return {k: decode(kinds[1], v, f"{where}.{k}") for k, v in value.items()}

@@ -1,24 +1,27 @@
-"""Lanes: the cells of one task and estimator, drawn, fitted and judged together.
+"""Lanes: fits of one task, drawn, fitted and judged together in programs compiled once.
 
-A lane is a world and the number of a fit on it. Lanes go through programs that are compiled
-once; the numbers depend on the keys alone, which derive from hashes of the DGP, the world
-and the fit, never on which lanes are together, nor on the number of devices.
+A lane is an estimator, a world and the number of a fit on it. Estimators that differ in the
+values of a sweep go together. The numbers depend on the keys alone, which derive from
+hashes of the DGP, the world and the fit, never on which lanes are together, nor on the
+number of devices.
 """
 
 import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from crl.bench.records import failure, flat, numbers, outcome, pictures, thin
-from crl.bench.suite import build, stable_hash
-from crl.check import check_data
-from crl.core import Data, Estimator, PyTree, Sample, Task, split
+from crl.bench.run.cells import stable_hash
+from crl.bench.run.measure import as_numbers, failure, outcome, pictures, training_curve
+from crl.bench.run.records import INAPPLICABLE, Result
+from crl.bench.run.suite import TaskConfig, construct, options_of, with_options
+from crl.check import check_data, check_task
+from crl.core import Estimator, MissingClaim, PyTree, Readout, Sample, Task, draw
 from crl.parallel import map_replicas
 from crl.train import fit_replicas
 
@@ -26,8 +29,13 @@ from crl.train import fit_replicas
 # repeat after a kill than to save.
 CHECKPOINT_AFTER = 10_000
 
-# A world, and the number of a fit on it; None asks for the comparison of all its fits.
-LaneId = tuple[int, int | None]
+
+class Lane(NamedTuple):
+    """One fit; ``fit`` None asks for the comparison of all fits on the world."""
+
+    estimator: str
+    world: int
+    fit: int | None
 
 
 class Problem(NamedTuple):
@@ -36,9 +44,18 @@ class Problem(NamedTuple):
     task: Task
     fits: int  # on each world
     seed: int  # of its worlds: tasks and estimators with one DGP share them
+    best: dict[str, float | None]  # of each metric
     draw: Callable  # (world ()) -> (train, test): Samples
-    score: Callable  # (readout, truth) -> metrics
-    compare: Callable  # (stacked readouts) -> stability metrics
+    score: Callable  # (claims, test) -> metrics
+    compare: Callable  # (claims of all fits, test) -> stability metrics
+
+
+class Team(NamedTuple):
+    """Estimators that are fitted in one program: one alone, or all values of a sweep."""
+
+    example: Estimator  # the first of them
+    build: Callable  # (**options) -> Estimator
+    options: dict[str, dict[str, float]]  # estimator -> option -> value; {} where alone
 
 
 class Hardware(NamedTuple):
@@ -47,30 +64,108 @@ class Hardware(NamedTuple):
     devices: tuple[jax.Device, ...]
     backend: str = "shard_map"
 
-    def map(self, fn: Callable, *, on_first: bool = False) -> Callable:
-        devices = self.devices[:1] if on_first else self.devices
-        return map_replicas(fn, backend=self.backend, devices=devices)
+    def map(self, fn: Callable) -> Callable:
+        """``fn`` over lanes, over all devices."""
+        return map_replicas(fn, backend=self.backend, devices=self.devices)
+
+    def judging(self) -> "Hardware":
+        """Where claims are judged: batched SVDs may hang on several forced host devices."""
+        on_host = self.devices[0].platform == "cpu"
+        return self._replace(devices=self.devices[:1] if on_host else self.devices)
 
 
-def make_problem(config) -> Problem:
-    """config: a task of ``Suite.tasks``; see there."""
-    metrics = {k: build(v) for k, v in config.metrics.items()}
-    stability = {k: build(v) for k, v in config.stability.items()}
-    task = Task(build(config.dgp), config.num_train, config.num_test, metrics, stability)
-    num, seed = task.num_train + task.num_test, stable_hash(config.dgp)
+class Inapplicable(ValueError):
+    """The estimator refuses the data of a task, or claims nothing that the task asks for."""
 
-    def draw(world):
-        init_key, sample_key = jax.random.split(world_key(seed, world))
-        sample = task.dgp.sample(sample_key, task.dgp.init(init_key), num)
-        return split(sample, num, task.num_train)
 
-    def score(readout, truth):
-        return flat({k: metric(readout, truth) for k, metric in metrics.items()})
+def make_problem(config: TaskConfig) -> Problem:
+    """The task of a suite, built."""
+    metrics = {k: construct(v) for k, v in config.metrics.items()}
+    stability = {k: construct(v) for k, v in config.stability.items()}
+    task = Task(construct(config.dgp), config.num_train, config.num_test, metrics, stability)
+    seed = stable_hash(config.dgp)
+    return Problem(
+        task,
+        config.fits,
+        seed,
+        {name: _best_of(name, fn) for name, fn in (metrics | stability).items()},
+        lambda world: draw(task, world_key(seed, world)),
+        functools.partial(_claimed, metrics),
+        functools.partial(_claimed, stability),
+    )
 
-    def compare(readouts):
-        return flat({k: metric(readouts) for k, metric in stability.items()})
 
-    return Problem(task, config.fits, seed, draw, score, compare)
+def _best_of(name: str, metric: Callable) -> float | None:
+    if not hasattr(metric, "best"):
+        raise ValueError(
+            f"expected metric {name!r} to say what a perfect claim has: mark the function with "
+            "@crl.metric(best=1.0), 0.0, inf, or None where it judges nothing"
+        )
+    return metric.best
+
+
+def _claimed(metrics: dict[str, Callable], claims: Readout, sample: Sample) -> dict[str, Any]:
+    """The metrics of what is claimed; which those are is static."""
+    found = {}
+    for name, metric in metrics.items():
+        try:
+            found[name] = metric(claims, sample)
+        except MissingClaim:
+            continue
+    return found
+
+
+def make_team(specs: dict[str, dict]) -> Team:
+    """The estimators of these specs, which differ in the values of their sweep alone."""
+    options = {name: options_of(each) for name, each in specs.items()}
+    first = next(iter(specs.values()))
+
+    def build(**values):
+        return construct(with_options(first, values))
+
+    example = construct(first)
+    if not any(options.values()):
+        return Team(example, lambda: example, options)
+    return Team(example, build, options)
+
+
+def check(problem: Problem, estimator: Estimator) -> None:
+    """Dry-run by shapes; Inapplicable where the question is not one for this estimator."""
+    unclaimed: dict[str, str] = {}
+
+    def forgiving(name, metric):
+        def checked(claims, sample):
+            try:
+                return metric(claims, sample)
+            except MissingClaim as error:
+                unclaimed[name] = str(error)
+                return jnp.zeros(())
+
+        return checked
+
+    task = problem.task
+    asked = {name: forgiving(name, fn) for name, fn in task.metrics.items()}
+    compared = {name: forgiving(name, fn) for name, fn in task.stability.items()}
+    try:
+        check_task(task._replace(metrics=asked, stability=compared), estimator)
+    except Exception as error:
+        # What it says of the data itself explains more than where its program stumbled.
+        train, _ = jax.device_get(jax.jit(problem.draw)(0))
+        _check_applies(estimator, train)
+        raise error
+    for sentence in unclaimed.values():
+        if " needs truth." in sentence:  # a mistake of the suite
+            raise MissingClaim(sentence)
+    if unclaimed and len(unclaimed) == len(asked) + len(compared):
+        raise Inapplicable(next(iter(unclaimed.values())))
+
+
+def _check_applies(estimator: Estimator, train: Sample) -> None:
+    check_data(train.data)
+    try:
+        estimator.validate(train.data)
+    except ValueError as error:
+        raise Inapplicable(str(error)) from error
 
 
 def world_key(seed: int, world: jax.Array) -> jax.Array:
@@ -78,137 +173,176 @@ def world_key(seed: int, world: jax.Array) -> jax.Array:
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(0), seed), world)
 
 
+def fit_key(seed: int, world: jax.Array, fit: jax.Array) -> jax.Array:
+    """The key of a fit, the same for every estimator."""
+    return jax.random.fold_in(
+        jax.random.fold_in(world_key(seed, world), stable_hash("fit")), fit
+    )
+
+
 def fit_lanes(
     problem: Problem,
-    estimator: Estimator,
-    todo: Sequence[LaneId],
+    team: Team,
+    todo: Sequence[Lane],
     num_worlds: int,
     hardware: Hardware,
     checkpoint: Path | None = None,
     label: str = "",
-) -> Iterator[tuple[LaneId, dict]]:
-    """The record of each lane in ``todo``, from fits of our estimator over the devices.
+) -> Iterator[tuple[Lane, Result]]:
+    """The result of each lane in ``todo``, from fits of our estimators over the devices.
 
     num_worlds: worlds of a full batch, to which the lanes are padded. checkpoint: folder
-    for the steps of long fits. A world whose data the estimator refuses is a failure.
+    for the steps of long fits.
     """
-    worlds = sorted({world for world, _ in todo})
+    worlds = sorted({lane.world for lane in todo})
     train, test = _draw(problem, worlds, num_worlds, hardware)
-    on_host = jax.device_get(train.data)
+    on_host = jax.device_get(train)
     for i, world in enumerate(worlds):
         try:
-            data = jax.tree.map(lambda a: a[i], on_host)  # noqa: B023
-            check_data(data)
-            estimator.validate(data)
+            _check_applies(team.example, jax.tree.map(lambda a: a[i], on_host))  # noqa: B023
         except ValueError as error:
-            refused = [lane for lane in todo if lane[0] == world]
-            yield from ((lane, failure(error)) for lane in refused)
+            refused = [lane for lane in todo if lane.world == world]
+            yield from ((lane, as_result(error)) for lane in refused)
             todo = [lane for lane in todo if lane not in refused]
     if not todo:
         return
 
-    compared = sorted({world for world, fit in todo if fit is None})
-    lanes = {lane for lane in todo if lane[1] is not None}
-    lanes = sorted(lanes | {(w, f) for w in compared for f in range(problem.fits)})
-    full = _padded(lanes, num_worlds * problem.fits)
-    train, test = _take((train, test), np.array([worlds.index(world) for world, _ in full]))
+    # All fits of a world that are compared, and the others that are missing.
+    lanes = {lane for lane in todo if lane.fit is not None}
+    compared = sorted({lane for lane in todo if lane.fit is None}, key=lambda lane: lane[:2])
+    lanes |= {lane._replace(fit=f) for lane in compared for f in range(problem.fits)}
+    lanes = sorted(lanes)
+    full = _padded(lanes, len(team.options) * num_worlds * problem.fits)
+    index = jnp.asarray([(lane.world, lane.fit) for lane in full], jnp.int32)  # (r, 2)
+    train, test = _take((train, test), np.array([worlds.index(lane.world) for lane in full]))
+    options = _options(team, full)
     fit = fit_replicas(
-        estimator,
-        _fit_keys(problem.seed, jnp.asarray(full, jnp.int32)),
+        team.build if options else team.example,
+        _fit_keys(problem.seed, index),
         train.data,
+        options=options,
         backend=hardware.backend,
         devices=hardware.devices,
-        checkpoint=checkpoint if estimator.num_steps > CHECKPOINT_AFTER else None,
+        checkpoint=checkpoint if team.example.num_steps > CHECKPOINT_AFTER else None,
         label=label,
     )
 
-    # One device: batched SVDs inside metrics may hang on forced host devices.
-    first = hardware.devices[0]
-    judge = hardware.map(_judge(estimator, problem.score), on_first=True)
-    metrics, readouts = judge(jax.device_put(fit.state, first), jax.device_put(test, first))
+    judging = hardware.judging()
+    inputs = fit.state, test, options
+    if judging != hardware:
+        inputs = jax.device_put(inputs, judging.devices[0])
+    metrics, readouts = judging.map(_judge(team.build, problem.score))(*inputs)
     metrics, diag, diverged, num_steps, converged = jax.device_get(
         (metrics, readouts.diag or {}, fit.diverged, fit.num_steps, fit.converged)
     )
     readouts = readouts._replace(diag=None)
-    may_converge = _may_converge(estimator, on_host)
+    tells = team.example.num_steps > 0 and team.example.converged is not None
     for i, lane in enumerate(lanes):
         if lane not in todo:
             continue
-        record = outcome({k: v[i] for k, v in metrics.items()}, bool(diverged[i]))
-        record["num_steps"] = int(num_steps[i])
-        record["converged"] = bool(converged[i]) if may_converge else None
-        record["trace"] = thin({k: v[i] for k, v in fit.trace.items()})
-        record["diag"] = numbers({k: v[i] for k, v in diag.items()})
-        if lane == (0, 0) and not diverged[i]:
-            record["pictures"] = pictures(*_take((readouts, test.truth), np.array(i)))
-        yield lane, record
+        result = outcome({k: v[i] for k, v in metrics.items()}, bool(diverged[i]))._replace(
+            num_steps=int(num_steps[i]),
+            converged=bool(converged[i]) if tells else None,
+            trace=training_curve({k: v[i] for k, v in fit.trace.items()}),
+            diag=as_numbers({k: v[i] for k, v in diag.items()}),
+        )
+        if lane[1:] == (0, 0) and not diverged[i]:
+            shown = pictures(*_take((readouts, test.truth), np.array(i)))
+            result = result._replace(pictures=shown)
+        yield lane, result
     if compared:  # last, so that a metric which fails here costs no fit
         # Worlds in front, fits next; padded to the full size like the lanes.
         at = {lane: i for i, lane in enumerate(lanes)}
         index = [
-            [at[w, f] for f in range(problem.fits)] for w in _padded(compared, num_worlds)
+            [at[lane._replace(fit=f)] for f in range(problem.fits)]
+            for lane in _padded(compared, len(team.options) * num_worlds)
         ]
-        compare = hardware.map(problem.compare, on_first=True)
-        values = jax.device_get(compare(_take(readouts, np.array(index))))
-        for i, world in enumerate(compared):
+        index = np.array(index)  # (worlds, fits)
+        sample = inputs[1]
+        values = judging.map(problem.compare)(
+            _take(readouts, index), _take(sample, index[:, 0])
+        )
+        values = jax.device_get(values)
+        for i, lane in enumerate(compared):
             bad = any(diverged[j] for j in index[i])
-            yield (world, None), outcome({k: v[i] for k, v in values.items()}, bad)
+            yield lane, outcome({k: v[i] for k, v in values.items()}, bad)
 
 
 def call_peer(
     problem: Problem,
     peer: Callable,
-    todo: Sequence[LaneId],
+    todo: Sequence[Lane],
     num_worlds: int,
     hardware: Hardware,
-) -> Iterator[tuple[LaneId, dict]]:
-    """The record of each lane in ``todo``, one by one, from another library.
+) -> Iterator[tuple[Lane, Result]]:
+    """The result of each lane in ``todo``, one by one, from another library.
 
     peer: a host function (key, train, test) -> Readout.
     """
-    worlds, readouts = sorted({world for world, _ in todo}), {}
+    worlds, calls = sorted({lane.world for lane in todo}), {}
     samples = jax.device_get(_draw(problem, worlds, num_worlds, hardware))
     score, compare = _jitted(problem.score), _jitted(problem.compare)
 
     def call(lane):
-        train, test = jax.tree.map(lambda a: a[worlds.index(lane[0])], samples)
-        key = _fit_keys(problem.seed, jnp.asarray([lane], jnp.int32))[0]
-        begin = time.perf_counter()
-        readout = peer(key, train.data, test.data)
-        readouts[lane] = readout, time.perf_counter() - begin, test.truth
+        """(claims, diag, seconds) of one fit, called once."""
+        if lane not in calls:
+            train, test = sampled(lane)
+            key = _fit_keys(problem.seed, jnp.asarray([lane[1:]], jnp.int32))[0]
+            begin = time.perf_counter()
+            readout = peer(key, train.data, test.data)
+            seconds = round(time.perf_counter() - begin, 4)
+            calls[lane] = readout._replace(diag=None), readout.diag or {}, seconds
+        return calls[lane]
 
-    def one(world, fit):
-        lanes = [(world, f) for f in (range(problem.fits) if fit is None else [fit])]
-        for lane in lanes:
-            if lane not in readouts:
-                call(lane)
-        if fit is None:
-            each = [readouts[lane][0]._replace(diag=None) for lane in lanes]
-            stacked = jax.tree.map(lambda *a: np.stack(a), *each)
-            return outcome(jax.device_get(compare(stacked)), False)
-        readout, seconds, truth = readouts[world, fit]
-        claims = readout._replace(diag=None)
-        record = outcome(jax.device_get(score(claims, truth)), False)
-        record |= {"peer_seconds": round(seconds, 4), "diag": numbers(readout.diag or {})}
-        if (world, fit) == (0, 0):
-            record["pictures"] = pictures(readout, truth)
-        return record
+    def sampled(lane):
+        return jax.tree.map(lambda a: a[worlds.index(lane.world)], samples)
+
+    def judged(lane):
+        _, test = sampled(lane)
+        if lane.fit is None:
+            each = [call(lane._replace(fit=f))[0] for f in range(problem.fits)]
+            claims = jax.tree.map(lambda *a: np.stack(a), *each)
+            found = compare(claims, test)
+            _check_claimed(problem.task.stability, found, claims, test)
+            return outcome(found, False)
+        claims, diag, seconds = call(lane)
+        found = score(claims, test)
+        _check_claimed(problem.task.metrics, found, claims, test)
+        result = outcome(found, False)._replace(peer_seconds=seconds, diag=as_numbers(diag))
+        if lane[1:] == (0, 0):
+            result = result._replace(pictures=pictures(claims, test.truth))
+        return result
 
     for lane in todo:
         try:
-            record = one(*lane)
+            result = judged(lane)
         except Exception as error:
-            record = failure(error)
-        yield lane, record | {"peer": True}
+            result = as_result(error)
+        yield lane, result
 
 
-def _may_converge(estimator: Estimator, lanes: Data) -> bool:
-    """Whether the estimator tells convergence: its fits else run all their steps."""
-    if not estimator.num_steps:
-        return False
-    key, data = jax.random.key(0), jax.tree.map(lambda a: a[0], lanes)
-    state = jax.eval_shape(estimator.init, key, data)
-    return "converged" in jax.eval_shape(estimator.step, key, state, data)[1]
+def _check_claimed(metrics: dict, found: dict, claims: Readout, test: Sample) -> None:
+    """Raises the MissingClaim of a metric if none of them found what it asks for."""
+    if metrics and not found:
+        next(iter(metrics.values()))(claims, test)
+
+
+def as_result(error: Exception) -> Result:
+    """What an error makes of a cell."""
+    if isinstance(error, Inapplicable):
+        return Result(INAPPLICABLE, error=str(error))
+    if isinstance(error, MissingClaim) and " needs truth." not in str(error):
+        return Result(INAPPLICABLE, error=str(error))
+    return failure(error)
+
+
+def _options(team: Team, lanes: Sequence[Lane]) -> dict[str, jax.Array]:
+    """The swept options of each lane, (r,); {} for an estimator alone."""
+    names = next(iter(team.options.values()))
+    return {
+        name: jnp.asarray([team.options[lane.estimator][name] for lane in lanes], float)
+        for name in names
+    }
 
 
 def _draw(
@@ -220,19 +354,14 @@ def _draw(
 @functools.partial(jax.jit, static_argnums=0)
 def _fit_keys(seed: int, lanes: jax.Array) -> jax.Array:
     """Keys of fits; lanes: (r, 2) world and fit."""
-    salt = stable_hash("fit")
-
-    def one(lane):
-        return jax.random.fold_in(jax.random.fold_in(world_key(seed, lane[0]), salt), lane[1])
-
-    return jax.vmap(one)(lanes)
+    return jax.vmap(lambda lane: fit_key(seed, lane[0], lane[1]))(lanes)
 
 
 @functools.lru_cache(maxsize=128)
-def _judge(estimator: Estimator, score: Callable) -> Callable:
-    def judge(state, test):
-        readout = estimator.readout(state, test.data)
-        return score(readout, test.truth), readout
+def _judge(build: Callable, score: Callable) -> Callable:
+    def judge(state, test, options):
+        readout = build(**options).readout(state, test.data)
+        return score(readout._replace(diag=None), test), readout
 
     return judge
 

@@ -1,194 +1,105 @@
-"""What a cell records: metrics, training curve, small pictures, time, what made it."""
+"""What is kept of a cell: one typed record, and its JSON."""
 
-import contextlib
-import os
-import platform
-import resource
-import subprocess
-import sys
-import time
-import traceback
-from collections import deque
-from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
-from typing import Any
+import math
+from typing import Any, NamedTuple
 
-import jax
-import jax.monitoring
-import jax.numpy as jnp
-import numpy as np
+from crl.bench.run.decode import DecodeError, decode, encode
 
-import crl
-from crl.core import Readout, Truth
-from crl.numerics.assignment import assign
+# What became of a cell. The last: the estimator refuses this data, or claims nothing that
+# the task asks for; a question that was not put to it, and no failure.
+OK, DIVERGED, FAILED, INAPPLICABLE = STATES = ("ok", "diverged", "failed", "does not apply")
 
-TRACE_POINTS = 64  # of a training curve, kept in the cell
-PICTURE_SIZE = 32  # rows and columns of the matrices kept for the report
+Numbers = dict[str, float | None]  # None: undefined
 
 
-def flat(metrics: dict) -> dict[str, Any]:
-    """``{name: scalar or dict}`` as ``{name or name.entry: scalar}``.
+class Seconds(NamedTuple):
+    """What a batch of cells took; of this process's CPU time too."""
 
-    The entry that a metric names after itself keeps the one name.
-    """
-    flat = {}
-    for name, value in metrics.items():
-        inner = value if isinstance(value, dict) else {None: value}
-        flat |= {name if k in (None, name) else f"{name}.{k}": v for k, v in inner.items()}
-    return flat
+    compile: float = 0.0
+    run: float = 0.0
+    cpu: float = 0.0
+    cells: int = 1  # of the batch
 
 
-def numbers(values: dict) -> dict[str, float | None]:
-    """Scalars as JSON numbers; None: undefined."""
-    floats = {k: float(v) for k, v in jax.device_get(values).items()}
-    return {k: v if np.isfinite(v) else None for k, v in floats.items()}
+class Maker(NamedTuple):
+    """What made a number; no host and no user name."""
+
+    versions: dict[str, str]
+    commit: str | None
+    dirty: bool  # the source was edited since that commit
+    device: str
+    platform: str
+    num_devices: int
+    machine: str
+    date: str
 
 
-def outcome(metrics: dict, diverged: bool) -> dict:
-    """The record of a fit, or of a comparison of fits."""
-    values = numbers(metrics)
-    if diverged:  # the last finite state is no result
-        return {"status": "diverged", "metrics": dict.fromkeys(values)}
-    return {"status": "ok", "metrics": values}
+class Config(NamedTuple):
+    """What was computed, resolved."""
+
+    dgp: dict
+    estimator: dict
+    metrics: dict
+    num_train: int
+    num_test: int
 
 
-def failure(error: Exception) -> dict:
-    """The record of a cell that raised."""
-    sentence = f"{type(error).__name__}: {error}"
-    trace = "".join(traceback.format_exception(error))
-    return {"status": "failed", "metrics": {}, "error": sentence, "traceback": trace}
+class Result(NamedTuple):
+    """What was computed for a cell."""
+
+    status: str  # one of STATES
+    metrics: Numbers = {}  # noqa: RUF012  (nobody writes to it) asked for and claimed
+    error: str = ""  # one sentence
+    traceback: str = ""
+    num_steps: int | None = None
+    converged: bool | None = None  # None: the estimator cannot tell
+    trace: dict[str, list[float | None]] = {}  # noqa: RUF012  with 'step'
+    diag: Numbers = {}  # noqa: RUF012
+    pictures: dict[str, dict[str, list[list[float]]]] = {}  # noqa: RUF012  see ``measure``
+    peer_seconds: float | None = None  # of one call; None: the estimator is ours
 
 
-def thin(trace: dict[str, np.ndarray]) -> dict[str, list]:
-    """At most TRACE_POINTS steps of a training curve, the first and the last among them."""
-    if not trace:
-        return {}
-    steps = max(int(np.sum(np.isfinite(v))) for v in trace.values())
-    at = np.unique(np.linspace(0, max(0, steps - 1), TRACE_POINTS).astype(int))
-    rows = {k: [float(f"{x:.6g}") for x in v[at]] for k, v in trace.items()}
-    return {
-        "step": at.tolist(),
-        **{k: [x if np.isfinite(x) else None for x in v] for k, v in rows.items()},
-    }
+class Record(NamedTuple):
+    """A cell, its result and what made it."""
+
+    suite: str
+    task: str
+    estimator: str
+    world: int
+    fit: int | None  # None: stability over all fits of the world
+    result: Result
+    best: dict[str, float | str | None]  # of each metric: a perfect claim; see core.metric
+    seconds: Seconds
+    peak_bytes: int
+    made_by: Maker
+    config: Config
+    is_peer: bool = False
 
 
-def pictures(readout: Readout, truth: Truth) -> dict[str, Any]:
-    """Small matrices for the report: claim beside truth, of one world."""
-    found, m = {}, PICTURE_SIZE
-    readout, truth = jax.device_get((readout._replace(diag=None), truth))
-    if readout.graph is not None and truth.graph is not None and len(truth.graph) <= m:
-        found["graph"] = {"claim": readout.graph, "truth": truth.graph}
-    if readout.z is not None and truth.z is not None and readout.z.ndim == 2:
-        z = [(a - a.mean(0)) / np.maximum(a.std(0), 1e-12) for a in (readout.z, truth.z)]
-        found["latents"] = {"|corr|": _matched(np.abs(z[0].T @ z[1]) / len(z[0]))}
-    if readout.dictionary is not None and truth.dictionary is not None:
-        atoms = [
-            a / np.maximum(np.linalg.norm(a, axis=1, keepdims=True), 1e-12)
-            for a in (readout.dictionary, truth.dictionary)
-        ]
-        found["dictionary"] = {"|cos|": _matched(np.abs(atoms[0] @ atoms[1].T))}
-    rounded = {
-        kind: {k: np.round(np.asarray(v, float), 3) for k, v in matrices.items()}
-        for kind, matrices in found.items()
-    }
-    return {
-        kind: {k: v.tolist() for k, v in matrices.items()}
-        for kind, matrices in rounded.items()
-        if all(np.isfinite(v).all() for v in matrices.values())
-    }
+def to_json(record: Record) -> dict[str, Any]:
+    """JSON, in which there is no infinity: a best value of inf is the text 'inf'."""
+    best = {k: _as_text(v) for k, v in record.best.items()}
+    return encode(record._replace(best=best))
 
 
-def _matched(similarity: np.ndarray) -> np.ndarray:
-    """Rows permuted so that the best one-to-one match is on the diagonal, cut to a picture."""
-    if not np.isfinite(similarity).all():
-        return similarity[:PICTURE_SIZE, :PICTURE_SIZE]
-    rows, columns = jax.device_get(assign(jnp.asarray(similarity)))
-    match = dict(zip(columns.tolist(), rows.tolist()))
-    columns = [*sorted(match), *(c for c in range(similarity.shape[1]) if c not in match)]
-    free = [r for r in range(similarity.shape[0]) if r not in match.values()]
-    rows = [*(match[c] for c in columns if c in match), *free]
-    return similarity[np.ix_(rows, columns)][:PICTURE_SIZE, :PICTURE_SIZE]
+def from_json(raw: dict[str, Any]) -> Record:
+    """The record; DecodeError for what is none, in one sentence."""
+    record = decode(Record, raw, "cell")
+    status = record.result.status
+    if status not in STATES:
+        raise DecodeError(f"expected one of {', '.join(STATES)} as status, got {status!r}")
+    check_counts(record.world, record.fit)
+    best = {k: float(v) if v in ("inf", "-inf") else v for k, v in record.best.items()}
+    if any(isinstance(v, str) for v in best.values()):
+        raise DecodeError("expected best values as numbers")
+    return record._replace(best=best)
 
 
-class _Compiling:
-    """Seconds that this process has spent tracing and compiling."""
-
-    def __init__(self):
-        self.total = 0.0
-        self.spans = deque(maxlen=1000)  # (begin, seconds)
-        jax.monitoring.register_event_duration_secs_listener(self._listen)
-
-    def _listen(self, event: str, seconds: float, **kwargs) -> None:
-        if not event.startswith("/jax/core/compile/"):
-            return
-        begin = time.perf_counter() - seconds
-        # A trace reports itself after those inside it, which must not count twice.
-        while self.spans and self.spans[-1][0] >= begin:
-            self.total -= self.spans.pop()[1]
-        self.spans.append((begin, seconds))
-        self.total += seconds
+def check_counts(world: int, fit: int | None) -> None:
+    """DecodeError unless these number a world and a fit."""
+    if not 0 <= world < 2**31 or not 0 <= (fit or 0) < 2**31:
+        raise DecodeError(f"expected world and fit to be counts, got {world} and {fit}")
 
 
-_compiling = _Compiling()
-
-
-class Clock:
-    """Seconds since it was made: compiling, running, and of this process's CPU time."""
-
-    def __init__(self):
-        self.begin = self._now()
-
-    def read(self) -> dict[str, float]:
-        took, cpu, compiling = (b - a for a, b in zip(self.begin, self._now()))
-        run = max(0.0, took - compiling)
-        return {k: round(v, 3) for k, v in dict(compile=compiling, run=run, cpu=cpu).items()}
-
-    def _now(self) -> tuple[float, float, float]:
-        return time.perf_counter(), time.process_time(), _compiling.total
-
-
-def peak_bytes(devices: Sequence[jax.Device]) -> int:
-    """Most memory used so far: of the first device, or of the process on a CPU."""
-    stats = devices[0].memory_stats() or {}
-    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    unit = 1 if sys.platform == "darwin" else 1024
-    return int(stats.get("peak_bytes_in_use", resident * unit))
-
-
-def provenance(devices: Sequence[jax.Device]) -> dict[str, Any]:
-    """What made a result: versions, commit, device; no host or user name."""
-    names = ("jax", "jaxlib", "flax", "optax", "numpyro", "numpy", "scikit-learn")
-    versions = {"crl": crl.__version__, "python": platform.python_version()}
-    for name in names:
-        with contextlib.suppress(PackageNotFoundError):
-            versions[name] = version(name)
-    return {
-        "versions": versions,
-        **_git(Path(crl.__file__).parent),
-        "device": devices[0].device_kind,
-        "platform": devices[0].platform,
-        "num_devices": len(devices),
-        "machine": f"{platform.system()} {platform.machine()}, {_num_cores()} cores",
-        "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-    }
-
-
-def _num_cores() -> int:
-    has = hasattr(os, "sched_getaffinity")
-    return len(os.sched_getaffinity(0)) if has else os.cpu_count() or 1
-
-
-def _git(folder: Path) -> dict[str, Any]:
-    """The commit of the source, if it is in a repository; dirty: it was edited since."""
-
-    def git(*args):
-        command = ["git", "-C", str(folder), *args]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20)
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    try:
-        commit = git("rev-parse", "HEAD")
-        return {"commit": commit, "dirty": bool(commit and git("status", "--porcelain", "."))}
-    except (OSError, subprocess.TimeoutExpired):
-        return {"commit": None, "dirty": False}
+def _as_text(best: float | None) -> float | str | None:
+    return str(best) if best is not None and math.isinf(best) else best

@@ -35,7 +35,7 @@ def digests(references: Iterable[str]) -> dict[str, str]:
 
 @functools.cache
 def _is_library(name: str) -> bool:
-    """Whether the module belongs to Python or to what is installed: its version stands for it."""
+    """Whether the module is Python's or installed: its version stands for its source."""
     top = name.partition(".")[0]
     if top in sys.stdlib_module_names:
         return True

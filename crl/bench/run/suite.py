@@ -73,7 +73,11 @@ class Suite(NamedTuple):
 
 
 def spec(
-    factory: Callable | str, /, *args: Any, sweep: Mapping[str, Sequence] | None = None, **options
+    factory: Callable | str,
+    /,
+    *args: Any,
+    sweep: Mapping[str, Sequence[float]] | None = None,
+    **options: Any,
 ) -> dict[str, Any]:
     """``factory(*args, **options)`` as JSON, to be called where the suite runs.
 
@@ -372,6 +376,12 @@ def _check_numbers(task: TaskConfig, where: str) -> None:
             raise SuiteError(f"expected a positive integer at {where}.{name}, got {got}")
     if not task.estimators:
         raise SuiteError(f"at {where}: expected at least one estimator, got none")
+    both = set(task.metrics) & set(task.stability)
+    if both:
+        raise SuiteError(
+            f"at {where}: metrics and stability both have {min(both)!r}: rename one, as in "
+            "stability={'pairwise': ...}"
+        )
     if task.stability and task.fits < 2:
         raise SuiteError(f"at {where}: stability compares fits: expected fits >= 2")
 
@@ -406,7 +416,8 @@ def _check_dict(each: dict, where: str) -> None:
         return
     reference, args = each[kinds[0]], each.get("args", [])
     if not isinstance(reference, str):
-        raise SuiteError(f"at {where}: expected {kinds[0]} as 'module:name', got {reference!r}")
+        got = f"got {reference!r}"
+        raise SuiteError(f"at {where}: expected {kinds[0]} as 'module:name', {got}")
     if "ref" in each and len(each) > 1:
         raise SuiteError(f"at {where}: expected ref alone, got {sorted(each)}: use spec()")
     if not isinstance(args, list):
@@ -429,8 +440,8 @@ def _check_call(factory: Any, each: dict, where: str) -> None:
     name, options = each["factory"], [k for k in each if k not in RESERVED]
     if not callable(factory):
         raise SuiteError(
-            f"at {where}: expected a factory, got {name} of type {type(factory).__name__}: name "
-            "a function, or write {'ref': ...} for an object that is used as it is"
+            f"at {where}: expected a factory, got {name} of type {type(factory).__name__}: "
+            "name a function, or write {'ref': ...} for an object that is used as it is"
         )
     try:
         signature = inspect.signature(factory)

@@ -1,94 +1,139 @@
 """The HTML of the report. Everything that a results folder says is escaped."""
 
 import json
+import math
 import time
 from collections import Counter
 from html import escape
+from typing import NamedTuple
 
 import numpy as np
 
-from crl.bench.drawings import Figures
-from crl.bench.frame import PAGE
-from crl.bench.rows import (
+from crl.bench.report.figures import Figures
+from crl.bench.report.frame import PAGE
+from crl.bench.report.rows import (
+    UNDEFINED,
+    Column,
     Entry,
     Row,
-    Summary,
+    Spread,
+    arrow,
+    best_values,
     checks,
-    difference,
-    less_is_better,
-    mapping,
-    metrics_of,
-    number,
-    summarize,
+    column_of,
+    columns_of,
+    paired_difference,
+    spread,
+    values_by_world,
+    winner,
 )
+from crl.bench.run.cells import Plan
+from crl.bench.run.decode import encode
+from crl.bench.run.expect import MISSED, Finding, words
+from crl.bench.run.records import DIVERGED, FAILED, INAPPLICABLE, OK, Record
+from crl.bench.run.suite import TaskConfig
 
 
-def render(plans, entries, rows, problems, other) -> str:
-    """The page. Failures come first; then each suite with its tasks; then what made it."""
-    title = ", ".join(str(plan["suite"]) for plan in plans) or "no plan"
+def render(
+    plans: list[Plan],
+    entries: list[Entry],
+    rows: list[Row],
+    findings: dict[str, list[Finding]],
+    problems: list[str],
+    other: int,
+) -> str:
+    """The page: what went wrong, then each suite with its tasks, then what made it.
+
+    findings: by suite. problems: a sentence for each file that cannot be read. other: how
+    many cells of the folder belong to no plan.
+    """
+    title = ", ".join(plan.suite for plan in plans) or "no plan"
+    every = [finding for plan in plans for finding in findings[plan.suite]]
     body = [
         f"<header><h1>{escape(title)}</h1>{_made_on(entries)}</header>",
-        _tiles(entries, rows),
+        _tiles(entries, rows, every),
         _failures(entries, problems),
+        _expectations(every),
+        _inapplicable(entries),
     ]
     for plan in plans:
-        own = [e for e in entries if e.suite == plan["suite"]]
-        body.append(_suite(plan, own, rows, shows_name=len(plans) > 1))
+        own = [e for e in entries if e.suite == plan.suite]
+        heading = f"<h2>{escape(plan.suite)}</h2>" if len(plans) > 1 else ""
+        body.append(_suite(plan, own, [r for r in rows if r.suite == plan.suite], heading))
     body.append(_provenance(entries, other))
     return PAGE.replace("{title}", escape(title)).replace("{body}", "\n".join(body))
 
 
 def _made_on(entries: list[Entry]) -> str:
-    made = [mapping(e.record.get("made_by")) for e in entries if e.record]
+    made = [e.record.made_by for e in entries if e.record]
     if not made:
         return ""
-    dates = sorted(str(m.get("date", "")) for m in made)
-    devices = sorted({f"{m.get('num_devices')} × {m.get('device')}" for m in made})
+    dates = sorted(m.date for m in made)
+    devices = sorted({f"{m.num_devices} × {m.device}" for m in made})
     span = dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
-    where = sorted({str(m.get("machine", "")) for m in made})
+    where = sorted({m.machine for m in made})
     return f"<p>{escape(span)} · {escape(', '.join(devices))} · {escape('; '.join(where))}</p>"
 
 
-def _tiles(entries: list[Entry], rows: list[Row]) -> str:
-    states = Counter(e.record["status"] if e.record else "missing" for e in entries)
-    states["undefined"] = sum(r.status == "undefined" for r in rows)
-    records = [e.record for e in entries if e.record]
-    states["unconverged"] = sum(r.get("converged") is False for r in records)
-    names = {
-        "ok": "cells ok",
-        "failed": "failed",
-        "diverged": "diverged",
-        "unconverged": "not converged",
-        "undefined": "undefined values",
-        "missing": "not run yet",
-    }
-    tiles = "".join(
-        f'<div class="tile {state if states[state] else "none"}">'
-        f"<b>{states[state]}</b>{name}</div>"
-        for state, name in names.items()
+def _status(entry: Entry) -> str:
+    return entry.record.result.status if entry.record else "missing"
+
+
+def _tiles(entries: list[Entry], rows: list[Row], findings: list[Finding]) -> str:
+    states = Counter(map(_status, entries))
+    missed = sum(finding.state == MISSED for finding in findings)
+    undefined = sum(r.status == UNDEFINED for r in rows)
+    unconverged = sum(bool(e.record) and e.record.result.converged is False for e in entries)
+    tiles = [
+        ("ok", states[OK], "cells ok"),
+        ("failed", states[FAILED], "failed"),
+        ("diverged", states[DIVERGED], "diverged"),
+        ("missed", missed, f"of {len(findings)} expectations missed"),
+        ("unconverged", unconverged, "not converged"),
+        ("undefined", undefined, "undefined values"),
+        ("missing", states["missing"], "not run yet"),
+    ]
+    if states[INAPPLICABLE]:
+        tiles.append(("inapplicable", states[INAPPLICABLE], "do not apply"))
+    shown = "".join(
+        f'<div class="tile {kind if count else "none"}"><b>{count}</b>{text}</div>'
+        for kind, count, text in tiles
     )
-    return f'<div class="tiles">{tiles}</div>'
+    return f'<div class="tiles">{shown}</div>'
+
+
+class Cause(NamedTuple):
+    """Why cells of a task and estimator have no result."""
+
+    task: str
+    estimator: str
+    status: str
+    sentence: str
+
+
+def _causes(entries: list[Entry], states: tuple[str, ...]) -> dict[Cause, list[Entry]]:
+    """Each cause once, with the cells that it hit."""
+    found: dict[Cause, list[Entry]] = {}
+    for e in entries:
+        if _status(e) in states:
+            sentence = e.record.result.error or "the loss or the state is not finite"
+            cause = Cause(e.task, e.estimator, _status(e), sentence)
+            found.setdefault(cause, []).append(e)
+    return dict(sorted(found.items()))
 
 
 def _failures(entries: list[Entry], problems: list[str]) -> str:
-    """Each cause once, with the cells that it hit and the traceback."""
-    causes: dict[tuple, list[Entry]] = {}
-    for e in entries:
-        if e.record and e.record["status"] != "ok":
-            sentence = str(e.record.get("error", "")) or "NaN in the state, or info not finite"
-            causes.setdefault((e.task, e.estimator, e.record["status"], sentence), []).append(
-                e
-            )
     parts = []
-    for (task, estimator, status, sentence), hit in sorted(causes.items()):
-        trace = str(hit[0].record.get("traceback", ""))
+    for cause, hit in _causes(entries, (FAILED, DIVERGED)).items():
+        trace = hit[0].record.result.traceback
         worlds = sorted({e.world for e in hit})
-        seeds = ", ".join(map(str, worlds[:12])) + ", …" * (len(worlds) > 12)
+        seeds = ", ".join(map(str, worlds[:12])) + (", …" if len(worlds) > 12 else "")
         more = f"<details><summary>traceback</summary><pre>{escape(trace)}</pre></details>"
         parts.append(
-            f'<div class="failure"><span class="badge">{escape(status)}</span> '
-            f"<b>{escape(task)} · {escape(estimator)}</b> <span class=muted>{len(hit)} cells, "
-            f"worlds {seeds}</span><p>{escape(sentence)}</p>{more if trace else ''}</div>"
+            f'<div class="failure"><span class="badge">{escape(cause.status)}</span> '
+            f"<b>{escape(cause.task)} · {escape(cause.estimator)}</b> "
+            f"<span class=muted>{len(hit)} cells, worlds {seeds}</span>"
+            f"<p>{escape(cause.sentence)}</p>{more if trace else ''}</div>"
         )
     for problem in problems:
         parts.append(f'<div class="failure"><b>ignored file</b><p>{escape(problem)}</p></div>')
@@ -97,29 +142,67 @@ def _failures(entries: list[Entry], problems: list[str]) -> str:
     return f"<section><h2>What went wrong</h2>{''.join(parts)}</section>"
 
 
-def _suite(plan: dict, entries: list[Entry], rows: list[Row], shows_name: bool) -> str:
-    name = plan["suite"]
-    estimators = list(dict.fromkeys(e.estimator for e in entries))
-    rows = [r for r in rows if r.suite == name]
-    draw = Figures(estimators)
+def _expectations(findings: list[Finding]) -> str:
+    """Expected beside observed, the misses first."""
+    if not findings:
+        return ""
+    lines = []
+    for f in sorted(findings, key=lambda finding: finding.state != MISSED):
+        note = f'<span class="lost">{f.lost} without a value</span>' if f.lost else ""
+        worlds = f"{f.worlds} of {f.full_worlds}" if f.is_part() else str(f.worlds)
+        badge = "badge" if f.state == MISSED else "tag"
+        lines.append(
+            f'<tr><td><span class="{badge}">{escape(f.state)}</span></td>'
+            f"<td>{escape(f.task)}</td><td>{escape(f.estimator)}</td>"
+            f"<td>{escape(f.bound.of)} {escape(f.metric)}</td>"
+            f"<td>{escape(words(f.bound))}</td>"
+            f"{_cell(f.observed, f'{f.observed:.5g} {note}')}{_cell(f.worlds, worlds)}</tr>"
+        )
+    heads = ("", "task", "estimator", "metric", "expected", "observed", "worlds")
+    part = ""
+    if any(f.is_part() for f in findings):
+        part = (
+            "<p class=muted>Judged on fewer worlds than the suite's bounds are meant for.</p>"
+        )
+    table = f"<article>{_table(heads, lines)}{part}</article>"
+    if any(f.state == MISSED for f in findings):
+        return f"<section><h2>Expected and observed</h2>{table}</section>"
+    summary = f"<summary>All {len(lines)} expectations, beside what was observed</summary>"
+    return (
+        f"<section><h2>Expected and observed</h2><details>{summary}{table}</details></section>"
+    )
+
+
+def _inapplicable(entries: list[Entry]) -> str:
+    lines = [
+        f"<tr><td>{escape(cause.task)}</td><td>{escape(cause.estimator)}</td>"
+        f"{_cell(len(hit), str(len(hit)))}<td>{escape(cause.sentence)}</td></tr>"
+        for cause, hit in _causes(entries, (INAPPLICABLE,)).items()
+    ]
+    if not lines:
+        return ""
+    table = _table(("task", "estimator", "cells", "why"), lines)
+    return f"<section><h2>What does not apply</h2><article>{table}</article></section>"
+
+
+def _suite(plan: Plan, entries: list[Entry], rows: list[Row], heading: str) -> str:
+    draw = Figures(list(dict.fromkeys(e.estimator for e in entries)))
     tasks = "".join(
         _task(
             task,
-            plan["tasks"].get(task, {}),
+            config,
             [e for e in entries if e.task == task],
             [r for r in rows if r.task == task],
             draw,
         )
-        for task in dict.fromkeys(e.task for e in entries)
+        for task, config in plan.tasks.items()
     )
-    sweeps = "".join(draw.sweeps(plan["tasks"], rows))
+    sweeps = "".join(draw.against_settings(plan.tasks, rows))
     if sweeps:
         sweeps = f'<h3>Against the settings</h3><div class="figures">{sweeps}</div>'
         sweeps = f"<article>{sweeps}</article>"
     missing = f"<p class=muted>{escape(draw.missing)}</p>" if draw.missing else ""
-    overview = _overview(entries, rows)
-    heading = f"<h2>{escape(name)}</h2>" * shows_name
-    return f"<section>{heading}{missing}{overview}{tasks}{sweeps}</section>"
+    return f"<section>{heading}{missing}{_overview(entries, rows)}{tasks}{sweeps}</section>"
 
 
 def _overview(entries: list[Entry], rows: list[Row]) -> str:
@@ -128,14 +211,14 @@ def _overview(entries: list[Entry], rows: list[Row]) -> str:
     for task, estimator in dict.fromkeys((e.task, e.estimator) for e in entries):
         own = [e for e in entries if (e.task, e.estimator) == (task, estimator)]
         have = [r for r in rows if (r.task, r.estimator) == (task, estimator) and r.metric]
-        ok = sum(bool(e.record) and e.record["status"] == "ok" for e in own)
+        ok = sum(_status(e) == OK for e in own)
         metric = next(iter(dict.fromkeys(r.metric for r in have)), "")
-        summary = summarize([r for r in have if r.metric == metric])[0]
+        found = spread(values_by_world([r for r in have if r.metric == metric]))
         seconds = [_seconds(e.record) for e in own if e.record and e.fit is not None]
-        run, compiling = np.nanmedian(np.array(seconds or [(np.nan, np.nan)]), 0)
+        run, compiling = np.median(np.array(seconds or [(math.nan, math.nan)]), 0)
         lines.append(
             f"<tr><td>{escape(task)}</td><td>{escape(estimator)}</td><td>{escape(metric)}</td>"
-            f"{_summary_cell(summary)}{_cell(ok, f'{ok}/{len(own)}')}"
+            f"{_spread_cell(found)}{_cell(ok, f'{ok}/{len(own)}')}"
             f"{_cell(run, f'{run:.2g}')}{_cell(compiling, f'{compiling:.2g}')}</tr>"
         )
     heads = (
@@ -150,94 +233,96 @@ def _overview(entries: list[Entry], rows: list[Row]) -> str:
     return f"<article><h3>Overview</h3>{_table(heads, lines)}</article>"
 
 
-def _seconds(record: dict) -> tuple[float, float]:
+def _seconds(record: Record) -> tuple[float, float]:
     """(per cell, compiling its batch); a peer's own time if it is one."""
-    seconds = mapping(record.get("seconds"))
-    run = number(seconds.get("run")) / max(1.0, number(seconds.get("cells")))
-    return number(record.get("peer_seconds", run)), number(seconds.get("compile"))
+    seconds, own = record.seconds, record.result.peer_seconds
+    return seconds.run / max(1, seconds.cells) if own is None else own, seconds.compile
 
 
-def _task(name: str, config: dict, entries: list[Entry], rows: list[Row], draw) -> str:
-    note = str(config.get("note", ""))
-    is_control = note.lower().startswith(("control", "negative control"))
-    badge = '<span class="badge control">negative control</span>' * is_control
-    sizes = f"{config.get('num_train')} rows to fit, {config.get('num_test')} held out"
-    seeds = f"{config.get('worlds')} worlds × {config.get('fits')} fits"
-    peers = {e.estimator for e in entries if e.record and e.record.get("peer")}
+def _task(
+    name: str, config: TaskConfig, entries: list[Entry], rows: list[Row], draw: Figures
+) -> str:
+    badge = ""
+    if config.note.lower().startswith(("control", "negative control")):
+        badge = '<span class="badge control">negative control</span>'
+    sizes = f"{config.num_train} rows to fit, {config.num_test} held out"
+    seeds = f"{config.worlds} worlds × {config.fits} fits"
+    peers = {e.estimator for e in entries if e.record and e.record.is_peer}
     return (
-        f"<article><h3>{escape(name)} {badge}</h3><p>{escape(note)}</p>"
+        f"<article><h3>{escape(name)} {badge}</h3><p>{escape(config.note)}</p>"
         f"<p class=muted>{escape(sizes)} · {escape(seeds)}</p>"
-        f"{_metrics_table(config, entries, rows, peers)}{_checks_table(entries)}"
-        f'<div class="figures">{"".join(draw.task(entries, rows, peers))}</div></article>'
+        f"{_metrics_table(entries, rows, peers)}{_checks_table(entries)}"
+        f'<div class="figures">{"".join(draw.task(config, entries, rows, peers))}</div>'
+        "</article>"
     )
 
 
-def _summaries(estimators: list[str], metrics: list[tuple], rows: list[Row]) -> dict:
-    """{(estimator, metric): (Summary, value of each world)}"""
-    own: dict[tuple, list[Row]] = {(e, m): [] for e in estimators for m in metrics}
+def _worlds(
+    estimators: list[str], columns: list[Column], rows: list[Row]
+) -> dict[tuple[str, Column], dict[int, float]]:
+    """The value of each world, for each place of a table."""
+    own: dict[tuple[str, Column], list[Row]] = {
+        (e, c): [] for e in estimators for c in columns
+    }
     for row in rows:
-        if (key := (row.estimator, (row.metric, row.fit is None))) in own:
-            own[key].append(row)
-    return {key: summarize(found) for key, found in own.items()}
+        if (place := (row.estimator, column_of(row))) in own:
+            own[place].append(row)
+    return {place: values_by_world(found) for place, found in own.items()}
 
 
-def _metrics_table(
-    config: dict, entries: list[Entry], rows: list[Row], peers: set[str]
-) -> str:
-    metrics = metrics_of(rows)
+def _metrics_table(entries: list[Entry], rows: list[Row], peers: set[str]) -> str:
+    columns = columns_of(rows)
+    if not columns:
+        return ""
     estimators = list(dict.fromkeys(e.estimator for e in entries))
-    table = _summaries(estimators, metrics, rows)
-    specs = mapping(config.get("metrics")) | mapping(config.get("stability"))
-    less = {m: less_is_better(m[0], specs.get(m[0].partition(".")[0])) for m in metrics}
-    others = [e for e in estimators if e in peers]
-    best_peer = {m: _best(others, table, m, less[m]) for m in metrics}
-    best = {m: _best(estimators, table, m, less[m]) for m in metrics}
+    worlds = _worlds(estimators, columns, rows)
+    spreads = {place: spread(values) for place, values in worlds.items()}
+    best_value = best_values(entries)
+
+    def best_among(names, column):
+        medians = {e: spreads[e, column].median for e in names}
+        return winner(medians, best_value.get(column.metric))
+
+    best = {c: best_among(estimators, c) for c in columns}
+    best_peer = {c: best_among([e for e in estimators if e in peers], c) for c in columns}
     lines = []
     for e in estimators:
-        cells = [f"<td>{escape(e)}{' <span class=tag>peer</span>' * (e in peers)}</td>"]
-        for m in metrics:
-            summary, worlds = table[e, m]
-            peer, delta = best_peer[m], None
+        tag = " <span class=tag>peer</span>" if e in peers else ""
+        cells = [f"<td>{escape(e)}{tag}</td>"]
+        for c in columns:
+            peer, delta = best_peer[c], None
             if peer is not None and peer != e:
-                delta = difference(worlds, table[peer, m][1])
-            cells.append(_summary_cell(summary, best=e == best[m], delta=delta))
+                delta = paired_difference(worlds[e, c], worlds[peer, c])
+            cells.append(_spread_cell(spreads[e, c], is_best=e == best[c], delta=delta))
         lines.append(f"<tr>{''.join(cells)}</tr>")
-    heads = ["estimator"]
-    for m in metrics:
-        heads.append(f"{m[0]} {'↓' if less[m] else '↑'}" + " (across fits)" * m[1])
-    note = "<p class=muted>Median [quartiles] mean over worlds."
+    heads = ["estimator", *(c.title() + arrow(best_value.get(c.metric)) for c in columns)]
+    note = "Median [quartiles] mean over worlds; a dash: not claimed."
     if any(best_peer.values()):
         note += " Δ: paired difference to the best peer on the same worlds."
-    return f"{_table(heads, lines)}{note}</p>" if metrics else ""
+    return f"{_table(heads, lines)}<p class=muted>{note}</p>"
 
 
 def _checks_table(entries: list[Entry]) -> str:
     """What the fits report of themselves; a column where an estimator has it not is empty."""
     rows = [row for e in entries for row in checks(e)]
-    metrics = metrics_of(rows)
+    columns = columns_of(rows)
+    if not columns:
+        return ""
     estimators = list(dict.fromkeys(r.estimator for r in rows))
-    table = _summaries(estimators, metrics, rows)
+    worlds = _worlds(estimators, columns, rows)
     lines = []
     for e in estimators:
-        cells = "".join(_summary_cell(table[e, m][0]) for m in metrics)
+        cells = "".join(_spread_cell(spread(worlds[e, c])) for c in columns)
         lines.append(f"<tr><td>{escape(e)}</td>{cells}</tr>")
-    heads = ["estimator", *(name for name, _ in metrics)]
+    heads = ["estimator", *(c.metric for c in columns)]
     summary = "<summary>What the fits report of themselves</summary>"
-    return f"<details>{summary}{_table(heads, lines)}</details>" if metrics else ""
+    return f"<details>{summary}{_table(heads, lines)}</details>"
 
 
-def _best(estimators: list[str], table: dict, metric: tuple, less: bool) -> str | None:
-    medians = {e: table[e, metric][0].median for e in estimators}
-    medians = {e: v for e, v in medians.items() if np.isfinite(v)}
-    if not medians:
-        return None
-    return (min if less else max)(medians, key=medians.get)
-
-
-def _summary_cell(s: Summary, best: bool = False, delta: Summary | None = None) -> str:
+def _spread_cell(s: Spread, is_best: bool = False, delta: Spread | None = None) -> str:
     if not s.defined:
-        return _cell(np.nan, "undefined" if s.total else "–")
-    text = f"{'<b>' * best}{_short(s.median)}{'</b>' * best}"
+        return _cell(math.nan, "undefined" if s.total else "–")
+    text = f"<b>{_short(s.median)}</b>" if is_best else _short(s.median)
     quartiles = f"[{_short(s.low)}, {_short(s.high)}]"
     text += f" <span class=muted>{quartiles} {_short(s.mean)}</span>"
     if s.defined < s.total:
@@ -269,30 +354,25 @@ def _table(heads, lines: list[str]) -> str:
 
 
 def _provenance(entries: list[Entry], other: int) -> str:
-    """Which versions, commits and devices made how many cells, and the configs."""
-    made: Counter = Counter()
-    for e in entries:
-        if e.record:
-            m = {k: v for k, v in mapping(e.record.get("made_by")).items() if k != "date"}
-            made[json.dumps(m, sort_keys=True)] += 1
+    """Which versions, commits and devices made how many cells."""
+    makers = [e.record.made_by._replace(date="") for e in entries if e.record]
+    texts = [json.dumps(encode(maker)) for maker in makers]
+    by_text = dict(zip(texts, makers))
     lines = []
-    for text, count in made.most_common():
-        m = json.loads(text)
-        versions = ", ".join(f"{k} {v}" for k, v in mapping(m.get("versions")).items())
-        commit = str(m.get("commit") or "not in a repository")[:12]
-        commit += " (edited since)" * bool(m.get("dirty"))
-        device = f"{m.get('num_devices')} × {m.get('device')} ({m.get('platform')})"
-        cells = (device, str(m.get("machine", "")), commit, versions)
-        cells = "".join(f"<td>{escape(c)}</td>" for c in cells)
+    for text, count in Counter(texts).most_common():
+        m = by_text[text]
+        versions = ", ".join(f"{k} {v}" for k, v in m.versions.items())
+        commit = (m.commit or "not in a repository")[:12]
+        commit += " (edited since)" if m.dirty else ""
+        device = f"{m.num_devices} × {m.device} ({m.platform})"
+        cells = "".join(f"<td>{escape(c)}</td>" for c in (device, m.machine, commit, versions))
         lines.append(f"<tr>{_cell(count, str(count))}{cells}</tr>")
-    note = (
-        ""
-        if not other
-        else (
+    note = ""
+    if other:
+        note = (
             f"<p class=muted>{other} further cells in the folder belong to other versions of "
             "the code or of the suite and are not shown.</p>"
         )
-    )
     date = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
     heads = ("cells", "device", "machine", "commit", "versions")
     return (

@@ -1,16 +1,14 @@
-"""Numbers of the report: cells in long form, and their summaries over worlds."""
+"""Numbers of the report: cells in long form, and their spread over worlds."""
 
-import re
-from typing import Any, NamedTuple
+import math
+from typing import NamedTuple
 
 import numpy as np
 
-# Metrics of which less is better, by a word in their names; of all others, more is.
-LESS = {
-    *("shd", "sid", "amari", "mse", "rmse", "nmse", "error", "loss", "distance", "distortion"),
-    *("residual", "fvu", "dead", "nll", "regret", "bits", "gap", "mmd", "wasserstein"),
-    *("deviation", "divergence", "procrustes", "isometry", "rigid", "theta", "excess", "ima"),
-}
+from crl.bench.run.expect import by_world
+from crl.bench.run.records import OK, Record
+
+UNDEFINED = "undefined"  # a metric without a value in a cell that is ok
 
 
 class Row(NamedTuple):
@@ -23,7 +21,7 @@ class Row(NamedTuple):
     fit: int | None  # None: over all fits of the world
     metric: str
     value: float
-    status: str  # ok, undefined, diverged, failed
+    status: str  # one of ``records.STATES``, or UNDEFINED
 
 
 class Entry(NamedTuple):
@@ -34,93 +32,106 @@ class Entry(NamedTuple):
     estimator: str
     world: int
     fit: int | None
-    record: dict | None
+    record: Record | None
 
 
-class Summary(NamedTuple):
+class Column(NamedTuple):
+    """A metric of a task."""
+
+    metric: str
+    over_fits: bool  # it compares the fits of a world
+
+    def title(self) -> str:
+        """What stands over it."""
+        return f"{self.metric} (across fits)" if self.over_fits else self.metric
+
+
+class Spread(NamedTuple):
     """Over worlds, after the median over the fits of each."""
 
     mean: float  # counts like SHD are mostly 0: their median says too little
     median: float
-    low: float
-    high: float
+    low: float  # lower quartile
+    high: float  # upper quartile
     defined: int
     total: int
 
 
 def long_form(entry: Entry) -> list[Row]:
-    """A cell's metrics, one row each; a failed cell has one row without a metric."""
+    """A cell's metrics, one row each; a cell without any has one row without a metric."""
     if entry.record is None:
         return []
-    status, metrics = entry.record["status"], entry.record["metrics"]
+    status, metrics = entry.record.result.status, entry.record.result.metrics
     if not metrics:
-        return [Row(*entry[:5], "", np.nan, status)] if status != "ok" else []
+        return [Row(*entry[:5], "", math.nan, status)] if status != OK else []
     found = []
     for name, value in metrics.items():
-        value = number(value)
-        undefined = status == "ok" and not np.isfinite(value)
-        found.append(Row(*entry[:5], str(name), value, "undefined" if undefined else status))
+        state = UNDEFINED if status == OK and value is None else status
+        found.append(Row(*entry[:5], name, math.nan if value is None else value, state))
     return found
 
 
 def checks(entry: Entry) -> list[Row]:
     """What a fit reports of itself, ``Readout.diag`` and convergence, in the same form."""
-    record = entry.record or {}
-    if record.get("status") != "ok" or entry.fit is None:
+    if entry.record is None or entry.record.result.status != OK or entry.fit is None:
         return []
-    values = mapping(record.get("diag"))
-    if isinstance(record.get("converged"), bool):
-        values = {"converged": float(record["converged"])} | values
-    return [Row(*entry[:5], str(name), number(v), "ok") for name, v in values.items()]
+    result = entry.record.result
+    values = {} if result.converged is None else {"converged": float(result.converged)}
+    values |= {k: math.nan if v is None else v for k, v in result.diag.items()}
+    return [Row(*entry[:5], name, value, OK) for name, value in values.items()]
 
 
-def mapping(value: Any) -> dict:
-    """A part of a record, or {} where a stranger has put something else."""
-    return value if isinstance(value, dict) else {}
+def column_of(row: Row) -> Column:
+    """The column of the table in which a row counts."""
+    return Column(row.metric, row.fit is None)
 
 
-def number(value: Any) -> float:
-    """A finite number of a record, or NaN."""
-    try:
-        value = float(value) if isinstance(value, int | float) else np.nan
-    except OverflowError:  # JSON has integers of any size
-        return np.nan
-    return value if np.isfinite(value) else np.nan
+def columns_of(rows: list[Row]) -> list[Column]:
+    """All columns, in the order of the task."""
+    return list(dict.fromkeys(column_of(row) for row in rows if row.metric))
 
 
-def summarize(rows: list[Row]) -> tuple[Summary, dict[int, float]]:
-    """Over the rows of one task, estimator and metric; and the value of each world."""
-    by_world: dict[int, list[float]] = {}
-    for row in rows:
-        by_world.setdefault(row.world, []).append(row.value)
-    worlds = {w: _median(v) for w, v in sorted(by_world.items())}
+def values_by_world(rows: list[Row]) -> dict[int, float]:
+    """The value of each world from the rows of one estimator and column."""
+    return by_world((row.world, row.value) for row in rows)
+
+
+def spread(worlds: dict[int, float]) -> Spread:
+    """Of the values of worlds, those that are defined."""
     values = np.array([v for v in worlds.values() if np.isfinite(v)])
-    low, mid, high = np.percentile(values, [25, 50, 75]) if len(values) else [np.nan] * 3
-    mean = np.mean(values) if len(values) else np.nan
-    return Summary(mean, mid, low, high, len(values), len(worlds)), worlds
+    low, mid, high = np.percentile(values, [25, 50, 75]) if len(values) else [math.nan] * 3
+    mean = float(np.mean(values)) if len(values) else math.nan
+    return Spread(mean, float(mid), float(low), float(high), len(values), len(worlds))
 
 
-def _median(values: list[float]) -> float:
-    # A world of which a fit failed has no value: it must not look better for it.
-    return float(np.median(values)) if np.all(np.isfinite(values)) else np.nan
+def paired_difference(worlds: dict[int, float], peer: dict[int, float]) -> Spread:
+    """The difference to a peer over the worlds that both have."""
+    return spread({w: worlds[w] - peer[w] for w in worlds if w in peer})
 
 
-def metrics_of(rows: list[Row]) -> list[tuple[str, bool]]:
-    """(metric, whether it compares fits) in the order of the task."""
-    return list(dict.fromkeys((r.metric, r.fit is None) for r in rows if r.metric))
+def best_values(entries: list[Entry]) -> dict[str, float | None]:
+    """What a perfect claim has, for each metric."""
+    found: dict[str, float | None] = {}
+    for entry in entries:
+        if entry.record is not None:
+            found |= entry.record.best
+    return found
 
 
-def less_is_better(metric: str, spec: Any = "") -> bool:
-    """Whether a metric counts errors, by its name and by that of the function behind it.
+def winner(medians: dict[str, float], best: float | None) -> str | None:
+    """Who comes nearest to the best value; None where there is no best or no value."""
+    medians = {name: value for name, value in medians.items() if np.isfinite(value)}
+    if best is None or not medians:
+        return None
+    if math.isinf(best):
+        return (max if best > 0 else min)(medians, key=medians.get)
+    return min(medians, key=lambda name: abs(medians[name] - best))
 
-    metric: its name in the suite, with that of the entry. spec: of the function.
-    """
-    function = str(mapping(spec).get("factory", spec)).partition(":")[2]
-    return not LESS.isdisjoint(re.split(r"[^a-z0-9]+", f"{metric} {function}".lower()))
 
-
-def difference(worlds: dict[int, float], peer: dict[int, float]) -> Summary:
-    """The paired difference to a peer, over the worlds that both have."""
-    pairs = [worlds[w] - peer[w] for w in worlds if w in peer]
-    rows = [Row("", "", "", i, 0, "", v, "ok") for i, v in enumerate(pairs)]
-    return summarize(rows)[0]
+def arrow(best: float | None) -> str:
+    """Where a metric should go, for the head of its column."""
+    if best is None:
+        return ""
+    if math.isinf(best):
+        return " ↑" if best > 0 else " ↓"
+    return f" → {best:g}"

@@ -4,7 +4,8 @@ import hashlib
 import json
 from typing import Any, NamedTuple
 
-from crl.bench.run.decode import encode
+from crl.bench.run.decode import DecodeError, decode, encode
+from crl.bench.run.records import check_counts
 from crl.bench.run.sources import digests
 from crl.bench.run.suite import Suite, TaskConfig, references
 
@@ -37,6 +38,19 @@ class Plan(NamedTuple):
     tasks: dict[str, TaskConfig]
     cells: list[PlannedCell]
     schema: int = SCHEMA
+
+
+def plan_from_json(raw: dict[str, Any]) -> Plan:
+    """The plan; DecodeError for what is none, in one sentence."""
+    plan = decode(Plan, raw, "plan")
+    for cell in plan.cells:
+        check_counts(cell.world, cell.fit)
+    for task in plan.tasks.values():
+        for bounds in task.expect.values():
+            for bound in bounds.values():
+                if not bound.says_something():
+                    raise DecodeError(f"expected a bound, got {tuple(bound)}")
+    return plan
 
 
 def cells(suite: Suite) -> list[Cell]:

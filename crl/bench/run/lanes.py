@@ -98,8 +98,8 @@ def make_problem(config: TaskConfig) -> Problem:
 def _best_of(name: str, metric: Callable) -> float | None:
     if not hasattr(metric, "best"):
         raise ValueError(
-            f"expected metric {name!r} to say what a perfect claim has: mark the function with "
-            "@crl.metric(best=1.0), 0.0, inf, or None where it judges nothing"
+            f"expected metric {name!r} to say what a perfect claim has: mark the function "
+            "with @crl.metric(best=1.0), 0.0, inf, or None where it judges nothing"
         )
     return metric.best
 
@@ -268,16 +268,16 @@ def fit_lanes(
             yield lane, outcome({k: v[i] for k, v in values.items()}, bad)
 
 
-def call_peer(
+def call_peers(
     problem: Problem,
-    peer: Callable,
+    peers: dict[str, Callable],
     todo: Sequence[Lane],
     num_worlds: int,
     hardware: Hardware,
 ) -> Iterator[tuple[Lane, Result]]:
-    """The result of each lane in ``todo``, one by one, from another library.
+    """The result of each lane in ``todo``, one by one, from other libraries.
 
-    peer: a host function (key, train, test) -> Readout.
+    peers: host functions (key, train, test) -> Readout, by name.
     """
     worlds, calls = sorted({lane.world for lane in todo}), {}
     samples = jax.device_get(_draw(problem, worlds, num_worlds, hardware))
@@ -289,7 +289,7 @@ def call_peer(
             train, test = sampled(lane)
             key = _fit_keys(problem.seed, jnp.asarray([lane[1:]], jnp.int32))[0]
             begin = time.perf_counter()
-            readout = peer(key, train.data, test.data)
+            readout = peers[lane.estimator](key, train.data, test.data)
             seconds = round(time.perf_counter() - begin, 4)
             calls[lane] = readout._replace(diag=None), readout.diag or {}, seconds
         return calls[lane]

@@ -23,8 +23,8 @@ from jax.experimental import multihost_utils
 
 from crl.bench.run import lanes
 from crl.bench.run.cells import Cell, Plan, canonical, cells, fits, key_of, make_plan
-from crl.bench.run.lanes import Hardware, Lane, Team
 from crl.bench.run.decode import encode
+from crl.bench.run.lanes import Hardware, Lane, Team
 from crl.bench.run.measure import Clock, peak_bytes, provenance
 from crl.bench.run.records import DIVERGED, FAILED, Config, Record, Result
 from crl.bench.run.store import Store, StoreError, is_done
@@ -160,25 +160,22 @@ class Runner:
         return done
 
     def _results(self, batch: Batch, todo: list[Cell]) -> Iterator[tuple[Cell, Result]]:
-        able = []
+        refused = {e: self.refusal(batch.task, e) for e in batch.estimators}
         for cell in todo:
-            error = self.refusal(batch.task, cell.estimator)
-            if error is None:
-                able.append(cell)
-            else:
-                yield cell, lanes.as_result(error)
+            if refused[cell.estimator] is not None:
+                yield cell, lanes.as_result(refused[cell.estimator])
+        able = [cell for cell in todo if refused[cell.estimator] is None]
         if not able:
             return
-        problem = self.problem(batch.task)
+        problem, where = self.problem(batch.task), (batch.size, self.hardware)
         wanted = [Lane(*cell[1:]) for cell in able]
-        where = batch.size, self.hardware
-        if isinstance(self.built(*batch.estimators[:1], task=batch.task), Estimator):
-            folder = self._checkpoint(batch, able)
-            team = self.team(batch)
+        sound = [name for name, error in refused.items() if error is None]
+        if isinstance(self.built(batch.task, sound[0]), Estimator):
+            folder, team = self._checkpoint(batch, able), self.team(batch.task, sound)
             found = lanes.fit_lanes(problem, team, wanted, *where, folder, batch.label())
         else:
-            peer = self.built(able[0].estimator, task=batch.task)
-            found = lanes.call_peer(problem, peer, wanted, *where)
+            peers = {name: self.built(batch.task, name) for name in sound}
+            found = lanes.call_peers(problem, peers, wanted, *where)
         for lane, result in found:
             yield Cell(batch.task, *lane), result
 
@@ -213,20 +210,19 @@ class Runner:
         name = hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
         return self.store.root / "fits" / name
 
-    def built(self, estimator: str, *, task: str) -> Any:
+    def built(self, task: str, estimator: str) -> Any:
         """The estimator or peer; one object a spec, so that tasks share its programs."""
         return self._constructed(canonical(self.suite.tasks[task].estimators[estimator]))
 
-    def team(self, batch: Batch) -> Team:
-        """The estimators of a batch as one."""
-        specs = self.suite.tasks[batch.task].estimators
-        own = {name: specs[name] for name in batch.estimators}
-        return self._made_team(json.dumps(own))
+    def team(self, task: str, estimators: Sequence[str]) -> Team:
+        """Estimators of one batch as one."""
+        specs = self.suite.tasks[task].estimators
+        return self._made_team(json.dumps({name: specs[name] for name in estimators}))
 
     def _refusal(self, task: str, estimator: str) -> Exception | None:
         """What does not fit, before anything is compiled."""
         try:
-            built, problem = self.built(estimator, task=task), self.problem(task)
+            built, problem = self.built(task, estimator), self.problem(task)
             if isinstance(built, Estimator):
                 lanes.check(problem, built)
             elif not callable(built):

@@ -22,9 +22,9 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from crl.bench.run.cells import SCHEMA, Plan
-from crl.bench.run.decode import decode, encode
-from crl.bench.run.records import INAPPLICABLE, OK, Record, check_counts, from_json, to_json
+from crl.bench.run.cells import SCHEMA, Plan, plan_from_json
+from crl.bench.run.decode import encode
+from crl.bench.run.records import INAPPLICABLE, OK, Record, from_json, to_json
 
 _CELL = re.compile(r"[0-9a-f]{32}\.json")
 _MAX_BYTES = 16 * 2**20  # a cell holds kilobytes; a larger file is not ours
@@ -120,10 +120,7 @@ class Store:
             if file.name.startswith(".tmp-"):
                 continue
             try:
-                plan = decode(Plan, _read_json(file), "plan")
-                for cell in plan.cells:
-                    check_counts(cell.world, cell.fit)
-                plans.append(plan)
+                plans.append(plan_from_json(_read_json(file)))
             except (OSError, ValueError) as error:
                 problems.append(f"{file}: not a plan: {error}")
         return sorted(plans, key=lambda plan: plan.suite), problems

@@ -48,6 +48,10 @@ class Bound(NamedTuple):
     at_most: float | None = None
     of: str = "median"  # or the mean, or the worst world; see STATISTICS
 
+    def says_something(self) -> bool:
+        """Whether it bounds something that is known."""
+        return self.of in STATISTICS and not (self.at_least is None and self.at_most is None)
+
 
 class TaskConfig(NamedTuple):
     """One task, resolved: names and numbers, nothing built yet."""
@@ -394,7 +398,7 @@ def _check_expect(task: TaskConfig, where: str) -> None:
             known = task.metrics | task.stability
             if metric not in known:
                 raise SuiteError(f"at {where}.{estimator}: {nearest(metric, known, 'metric')}")
-            if bound.of not in STATISTICS or bound.at_least is bound.at_most is None:
+            if not bound.says_something():
                 raise SuiteError(
                     f"expected at_least(value), at_most(value) or between(low, high) of "
                     f"{', '.join(STATISTICS)} at {where}.{estimator}.{metric}, got {bound}"

@@ -10,6 +10,7 @@ from pathlib import Path
 EXIT_FAILED, EXIT_USAGE = 1, 2
 EXIT_MISSED = 3  # nothing failed, but a number is not what the suite expects
 EXIT_RESUMABLE = 75  # EX_TEMPFAIL: run the same command again
+TEMPLATE_NAME = "my_ica"  # what the method is called in crl/bench/templates
 COMMANDS = {
     "list": "what there is: estimators, dgps, metrics, claims, suites",
     "run": "plan, run and resume a suite",
@@ -377,19 +378,18 @@ def _new_estimator(args: argparse.Namespace, argv: list[str]) -> int:
     from importlib.util import find_spec
     from keyword import iskeyword
 
-    from crl.bench.templates import TEMPLATES
-
     name = args.name
     if not (name.isidentifier() and name.islower()) or iskeyword(name):
         return _complain(f"expected a lowercase Python name, got {name!r}: e.g. my_ica", 2)
-    files = {path.format(name=name): text for path, text in TEMPLATES.items()}
+    templates = sorted((Path(__file__).parent / "templates").glob("*.py"))
+    files = {file.name.replace(TEMPLATE_NAME, name): file.read_text() for file in templates}
     taken = [path for path in files if Path(path).exists()]
     if taken:
         return _complain(f"{taken[0]} exists already: choose another name", 2)
     if name in sys.modules or find_spec(name):
         return _complain(f"{name}.py would hide the module {name!r}: e.g. my_{name}", 2)
     for path, text in files.items():
-        Path(path).write_text(text.replace("NAME", name))
+        Path(path).write_text(text.replace(TEMPLATE_NAME, name))
         print(f"wrote {path}")
     print(f"now: pytest test_{name}.py && crl run suite_{name}.py && crl report", end=" ")
     print(f"results/suite_{name}")

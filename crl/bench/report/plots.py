@@ -118,10 +118,13 @@ def sweep(
             ax.plot(x, mid, "o-", ms=4, lw=1.6, color=colors[name], label=name)
             ax.fill_between(x, low, high, color=colors[name], alpha=0.15, lw=0)
         numbers = sorted({a for points in by_name.values() for a in points})
-        if min(numbers) > 0 and max(numbers) / min(numbers) >= 10:
-            ax.set_xscale("log")
-        else:
+        positive = [number for number in numbers if number > 0]
+        if min(numbers) < 0 or not positive or positive[-1] < 10 * positive[0]:
             ax.set_xticks(numbers)
+        elif len(positive) == len(numbers):
+            ax.set_xscale("log")
+        else:  # with a zero, such as a penalty that is off
+            ax.set_xscale("symlog", linthresh=positive[0])
         ax.set_title(metric)
         ax.set_xlabel(axis)
     axes[0].legend(fontsize=8, labelcolor=INK)

@@ -28,8 +28,8 @@ def get_config() -> ConfigDict:
                 "topk_sae": {"dictionary_mcc": at_least(0.99), "pw_mcc": at_least(0.99)},
                 "topk_sae_plain": {"dictionary_mcc": at_most(0.96), "pw_mcc": at_most(0.93)},
             },
-            "note": "clean: one look tells which atoms are active, and the dictionary is found "
-            "up to order; plain TopK loses atoms",
+            "note": "clean: one look tells which atoms are active, and the dictionary is "
+            "found up to order; plain TopK loses atoms",
         },
         "z1": {
             **task(z1, methods(num_atoms=128, k=4)),
@@ -46,7 +46,8 @@ def get_config() -> ConfigDict:
                 "topk_sae": {"dictionary_mcc": at_most(0.98), "pw_mcc": at_most(0.98)},
                 "sklearn": {"dictionary_mcc": at_least(0.9)},
             },
-            "note": "control: amplitudes near 0, where no TopK encoder is right and FVU misleads",
+            "note": "control: amplitudes near 0, where no TopK encoder is right and FVU "
+            "misleads",
         },
         "s1_rates": {
             **task(s1, {"topk_sae": by_learning_rate(num_atoms=128, k=4)}),

@@ -109,6 +109,11 @@ def paused_pca(num_latents=3):
     return paused
 
 
+def paused(inner, seconds):
+    """What it was given."""
+    return inner, seconds
+
+
 def broken_peer():
     """A host peer that raises."""
 

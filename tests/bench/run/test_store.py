@@ -11,7 +11,7 @@ import time
 import pytest
 
 from crl.bench.run import store
-from crl.bench.run.cells import SCHEMA, PlannedCell, Plan
+from crl.bench.run.cells import SCHEMA, Plan, PlannedCell
 from crl.bench.run.records import Config, Maker, Record, Result, Seconds
 from crl.bench.run.store import Store, StoreError
 from crl.bench.run.suite import Bound, TaskConfig
@@ -19,7 +19,9 @@ from crl.bench.run.suite import Bound, TaskConfig
 KEY = "0123456789abcdef" * 2
 
 
-MAKER = Maker({"jax": "0.10.2"}, None, False, "cpu", "cpu", 1, "Linux x86_64, 2 cores", "today")
+MAKER = Maker(
+    {"jax": "0.10.2"}, None, False, "cpu", "cpu", 1, "Linux x86_64, 2 cores", "today"
+)
 CONFIG = Config({"factory": "m:dgp"}, {"factory": "m:f"}, {"mcc": "m:mcc"}, 10, 5)
 
 
@@ -179,7 +181,12 @@ def test_lease_of_a_killed_run_is_dropped(tmp_path):
 
 def plan(worlds):
     task = TaskConfig(
-        **{"dgp": {"factory": "m:dgp"}, "num_train": 10, "num_test": 5, "metrics": {"mcc": "m:mcc"}},
+        **{
+            "dgp": {"factory": "m:dgp"},
+            "num_train": 10,
+            "num_test": 5,
+            "metrics": {"mcc": "m:mcc"},
+        },
         estimators={"e": {"factory": "m:f"}},
         expect={"e": {"mcc": Bound(at_least=0.9)}},
         worlds=worlds,

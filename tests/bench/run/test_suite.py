@@ -1,72 +1,130 @@
 import copy
+import functools
 import json
 import pathlib
 import re
-import subprocess
-import sys
 
+import bench_tiny
 import pytest
 
-from crl.bench import cli, runner, suite
-from crl.bench.store import Store
+from crl.bench.run import cells, runner, suite
+from crl.bench.run.decode import encode
+from crl.bench.run.store import Store
+from crl.bench.run.suite import SuiteError, at_least, at_most, between, spec
+from crl.dgp.latent import mixed_sources
+from crl.dgp.mixings import linear
+from crl.dgp.sources import laplace
 
-HERE = pathlib.Path(__file__).parent
+HERE = pathlib.Path(__file__).parent.parent
+TINY = str(HERE / "tiny_suite.py")
 BENCHMARKS = sorted((HERE.parent.parent / "benchmarks").glob("*.py"))
-LINEAR = {"factory": "crl.dgp.mixings:linear"}
-MIXED = {"factory": "crl.dgp.latent:mixed_sources", "num_latents": 3, "mixing": LINEAR}
+MIXED = spec(mixed_sources, num_latents=3, mixing=spec(linear))
 
 
 @pytest.fixture
 def raw(tiny_suite):
-    return copy.deepcopy(tiny_suite.to_dict())
+    return json.loads(json.dumps(encode(tiny_suite)))
 
 
 def test_resolved_json_gives_the_suite_back(tiny_suite, raw):
-    assert suite.parse(json.loads(json.dumps(raw))) == tiny_suite
+    assert suite.parse(raw) == tiny_suite
+
+
+def test_spec_names_what_is_imported():
+    lr = spec(bench_tiny.oja, lr=0.1, num_steps=3)
+    assert lr == {"factory": "bench_tiny:oja", "lr": 0.1, "num_steps": 3}
+    assert spec(mixed_sources, laplace, mixing=spec(linear)) == {
+        "factory": "crl.dgp.latent:mixed_sources",
+        "args": [{"ref": "crl.dgp.sources:laplace"}],
+        "mixing": {"factory": "crl.dgp.mixings:linear"},
+    }
+    assert spec("bench_tiny:oja") == {"factory": "bench_tiny:oja"}
+    assert spec("fastica", num_latents=2)["factory"] == "crl.ica.fastica:fastica"
+
+
+@pytest.mark.parametrize(
+    "factory, options, sentence",
+    [
+        (lambda: None, {}, "define it at the top level of a module"),
+        (functools.partial(bench_tiny.oja, 3), {}, "define it at the top level of a module"),
+        ("fastca", {}, "did you mean 'fastica'?"),
+        (bench_tiny.oja, {"swept": 1}, "the option 'swept' cannot be given by its name"),
+        (bench_tiny.oja, {"lr": float("inf")}, "finite number at spec(bench_tiny:oja).lr"),
+        (bench_tiny.oja, {"lr": object()}, "numbers, texts, lists, dicts and functions at"),
+    ],
+)
+def test_spec_of_what_has_no_name_is_refused(factory, options, sentence):
+    with pytest.raises(SuiteError, match=re.escape(sentence)):
+        spec(factory, **options)
 
 
 def test_tasks_and_metrics_keep_the_order_of_the_file(tmp_path):
     file = tmp_path / "ordered_suite.py"
     text = (HERE / "tiny_suite.py").read_text()
     file.write_text(text.replace('"unfit": task', '"a first letter": task'))
-    assert list(suite.load(str(file)).tasks) == ["rotated", "a first letter"]
+    loaded = suite.load(str(file))
+    assert list(loaded.tasks) == ["rotated", "a first letter"]
+    assert list(loaded.tasks["rotated"].metrics) == ["corr", "undefined"]
+
+
+OJA = {"factory": "bench_tiny:oja"}
 
 
 @pytest.mark.parametrize(
     "path, value, sentence",
     [
-        (("tusks",), {}, "in the suite: unknown key 'tusks': did you mean 'tasks'?"),
+        (("tusks",), {}, "at config: unknown key 'tusks': did you mean 'tasks'?"),
         (("tasks", "rotated", "world"), 3, "unknown key 'world': did you mean 'worlds'?"),
-        (("tasks", "rotated", "num_train"), "many", "expected num_train as a positive int"),
-        (("tasks", "rotated", "worlds"), 0, "expected worlds as a positive int, got 0"),
+        (("tasks", "rotated", "num_train"), "many", "expected an integer at config.tasks.rot"),
+        (("tasks", "rotated", "worlds"), 0, "a positive integer at config.tasks.rotated.wor"),
         (("tasks", "rotated", "fits"), 1, "stability compares fits: expected fits >= 2"),
-        (("tasks", "rotated", "estimators"), ["ojja"], "in task 'rotated': unknown estimator"),
-        (("tasks", "rotated", "dgp"), "bench_tiny:rotated", "dgp: expected dict(factory="),
+        (
+            ("tasks", "rotated", "estimators"),
+            ["ojja"],
+            "rotated.estimators: unknown estimator",
+        ),
+        (("tasks", "rotated", "dgp"), "bench_tiny:rotated", "expected a dict by name at"),
+        (
+            ("tasks", "rotated", "dgp"),
+            {},
+            "expected spec(factory, ...) at config.tasks.rotated",
+        ),
         (("tasks", "rotated", "dgp", "num_latent"), 3, "did you mean 'num_latents'?"),
         (("tasks", "rotated", "dgp", "factory"), "bench_tiny:rotate", "mean 'rotated'?"),
         (("tasks", "rotated", "dgp", "factory"), "bench_tinny:x", "no module 'bench_tinny'"),
         (("tasks", "rotated", "metrics", "corr"), "bench_tiny:cor", "did you mean 'corr'?"),
         (("tasks",), {}, "expected at least one task"),
-        (("tasks",), [1], "in the suite: expected tasks as a dict by name, got [1]"),
-        (("suite",), 3, "in the suite: expected suite as a name, got 3"),
-        (("estimators",), ["oja"], "in the suite: expected estimators as a dict by name"),
-        (("tasks", "rotated", "metrics"), ["corr"], "expected metrics as a dict by name"),
-        (("tasks", "rotated", "stability"), None, "expected stability as a dict by name"),
-        (("tasks", "rotated", "estimators"), "oja", "expected estimators as a list of names"),
-        (("tasks", "rotated", "estimators"), [], "'rotated': expected at least one estimator"),
+        (("tasks",), [1], "expected a dict by name at config.tasks, got [1]"),
+        (("suite",), 3, "expected a text at config.suite, got 3"),
+        (("estimators",), ["oja"], "expected a dict by name at config.estimators"),
+        (
+            ("tasks", "rotated", "metrics"),
+            "corr",
+            "a dict by name at config.tasks.rotated.met",
+        ),
+        (
+            ("tasks", "rotated", "stability"),
+            None,
+            "a dict by name at config.tasks.rotated.sta",
+        ),
+        (("tasks", "rotated", "estimators"), "oja", "expected a dict by name at config.tasks"),
+        (("tasks", "rotated", "estimators"), {}, "rotated: expected at least one estimator"),
         (("tasks", "rotated", "estimators"), [{}], "unknown estimator '{}'"),
-        (("tasks", "rotated", "worlds"), True, "expected worlds as a positive int, got True"),
-        (("tasks", "rotated", "note"), 3, "expected note as a text, got 3"),
+        (
+            ("tasks", "rotated", "worlds"),
+            True,
+            "an integer at config.tasks.rotated.worlds, got",
+        ),
+        (
+            ("tasks", "rotated", "note"),
+            3,
+            "expected a text at config.tasks.rotated.note, got 3",
+        ),
         (("tasks", "rotated", "dgp"), {"factory": 3}, "expected factory as 'module:name'"),
         (("tasks", "rotated", "dgp"), {"factory": "crl.core:AUX"}, "expected a factory, got"),
         (("tasks", "rotated", "dgp", "args"), 3, "expected args as a list, got 3"),
         (("tasks", "rotated", "dgp", "args"), [3], "multiple values for argument"),
         (("tasks", "rotated", "dgp"), MIXED, "missing a required argument: 'source'"),
-        (
-            ("tasks", "rotated", "dgp"),
-            {**MIXED, "source": {"factroy": "crl.dgp.sources:laplace"}},
-            "dgp.source: unknown key 'factroy': did you mean 'factory'?",
-        ),
         (
             ("tasks", "rotated", "dgp"),
             {**MIXED, "source": [{"factory": "crl.dgp.sources:laplac"}]},
@@ -77,6 +135,37 @@ def test_tasks_and_metrics_keep_the_order_of_the_file(tmp_path):
             {"ref": "bench_tiny:oja", "lr": 1},
             "dgp.num_latents: expected ref alone, got ['lr', 'ref']",
         ),
+        (("tasks", "rotated", "expect", "ojja"), {}, "expect: unknown estimator 'ojja'"),
+        (
+            ("tasks", "rotated", "expect", "oja"),
+            {"cor": at_least(1)},
+            "expect.oja: unknown metric 'cor': did you mean 'corr'?",
+        ),
+        (("tasks", "rotated", "expect", "oja", "corr"), {}, "at_most(value) or between(low"),
+        (
+            ("tasks", "rotated", "expect", "oja", "corr"),
+            at_most(1, of="medium"),
+            "of median, mean, worst at config.tasks.rotated.expect.oja.corr",
+        ),
+        (
+            ("tasks", "rotated", "stability"),
+            ["bench_tiny:agreement", "bench_tiny:corr"],
+            "metrics and stability both have 'corr'",
+        ),
+        *(
+            (("tasks", "rotated", "estimators", "oja"), {**OJA, "sweep": sweep}, sentence)
+            for sweep, sentence in [
+                (
+                    {"lr": "fast"},
+                    "expected a list at config.tasks.rotated.estimators.oja.sweep",
+                ),
+                ({"lr": []}, "sweep: expected values of at least one option"),
+                ({}, "sweep: expected values of at least one option"),
+                ({"rl": [1.0]}, "bench_tiny:oja has unknown option 'rl': did you mean 'lr'?"),
+                ({"inner.lr": [1.0]}, "there is no spec at 'inner'"),
+                ({"num_steps": [3, 5]}, "'num_steps' as an int, which sets shapes"),
+            ]
+        ),
     ],
 )
 def test_mistake_is_said_in_one_sentence(raw, path, value, sentence):
@@ -84,7 +173,7 @@ def test_mistake_is_said_in_one_sentence(raw, path, value, sentence):
     for key in path[:-1]:
         inner = inner[key]
     inner[path[-1]] = value
-    with pytest.raises(suite.SuiteError, match=re.escape(sentence)):
+    with pytest.raises(SuiteError, match=re.escape(sentence)):
         suite.parse(raw)
 
 
@@ -98,8 +187,8 @@ def test_mistake_is_said_in_one_sentence(raw, path, value, sentence):
 def test_estimator_module_that_raises_is_named(raw, tmp_path, monkeypatch, text, sentence):
     (tmp_path / "mended.py").write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
-    raw["tasks"]["rotated"]["estimators"] = {"mine": {"factory": "mended:f"}}
-    with pytest.raises(suite.SuiteError, match=re.escape(sentence)):
+    raw["tasks"]["rotated"] |= {"estimators": {"mine": {"factory": "mended:f"}}, "expect": {}}
+    with pytest.raises(SuiteError, match=re.escape(sentence)):
         suite.parse(raw)
 
 
@@ -110,18 +199,18 @@ def test_package_that_misses_a_library_fails_its_cells_only(raw, tmp_path, monke
     monkeypatch.syspath_prepend(tmp_path)
     raw["tasks"]["rotated"]["estimators"]["tcl"] = {"factory": "poor_lab.tcl:tcl"}
     job = runner.Runner(suite.parse(raw), Store(tmp_path / "results"))
-    assert len(job.plan()["cells"]) == 45 + 9
-    assert "no_such_library" in str(job.dry_run("rotated", "tcl"))
-    assert job.dry_run("rotated", "oja") is None
+    assert len(job.plan().cells) == 36 + 6 + 9
+    assert "no_such_library" in str(job.refusal("rotated", "tcl"))
+    assert job.refusal("rotated", "oja") is None
 
 
 @pytest.mark.parametrize("value", ["float('inf')", "float('nan')", "__import__('numpy').inf"])
 def test_number_that_json_cannot_hold_is_refused_with_its_place(tmp_path, value):
     file = tmp_path / "endless_suite.py"
     text = (HERE / "tiny_suite.py").read_text()
-    file.write_text(text.replace('"explode_below": 0.5', f'"explode_below": {value}'))
-    place = re.escape("config.estimators.diverging.explode_below")
-    with pytest.raises(suite.SuiteError, match=f"expected a finite number at {place}"):
+    file.write_text(text.replace("explode_below=0.5", f"explode_below={value}"))
+    place = re.escape("spec(bench_tiny:oja).explode_below")
+    with pytest.raises(SuiteError, match=f"expected a finite number at {place}"):
         suite.load(str(file))
 
 
@@ -133,198 +222,93 @@ def test_number_that_json_cannot_hold_is_refused_with_its_place(tmp_path, value)
         ("import no_such_module", "No module named 'no_such_module'"),
         ("x = 1", "has no function get_config()"),
         ("def get_config():\n    return {'a': {}['b']}", "KeyError: 'b'"),
-        ("def get_config():\n    return {'suite': print, 'tasks': {}}", "at config.suite"),
+        ("def get_config():\n    return {'suite': {1}, 'tasks': {}}", "at config.suite"),
+        ("def get_config():\n    return {'suite': get_config}", "define it at the top level"),
     ],
 )
 def test_suite_file_that_raises_is_named(tmp_path, text, sentence):
     file = tmp_path / "broken_suite.py"
     file.write_text(text)
-    with pytest.raises(suite.SuiteError, match=re.escape(sentence)):
+    with pytest.raises(SuiteError, match=re.escape(sentence)):
         suite.load(str(file))
 
 
 def test_missing_suite_file_has_a_nearest_name():
-    with pytest.raises(suite.SuiteError, match=r"did you mean .*tiny_suite\.py"):
+    with pytest.raises(SuiteError, match=r"did you mean .*tiny_suite\.py"):
         suite.load(str(HERE / "tiny_suit.py"))
 
 
 def test_estimator_from_outside_joins_every_task():
-    path = str(HERE / "tiny_suite.py")
-    loaded = suite.load(path, ("bench_tiny:oja(lr=0.1)",), worlds=2)
+    loaded = suite.load(TINY, ("bench_tiny:oja(lr=0.1)", "fastica(num_latents=2)"), worlds=2)
     for task in loaded.tasks.values():
         assert task.estimators["oja(lr=0.1)"] == {"factory": "bench_tiny:oja", "lr": 0.1}
-        assert task.worlds == 2
-    with pytest.raises(suite.SuiteError, match="did you mean 'num_latents'"):
-        suite.load(path, ("bench_tiny:oja(num_latent=3)",))
-    with pytest.raises(suite.SuiteError, match="in --estimator: expected 'module:factory"):
-        suite.load(path, ("bench_tiny:oja(3)",))
-    with pytest.raises(suite.SuiteError, match=r"finite number at --estimator oja\(lr=1e999"):
-        suite.load(path, ("bench_tiny:oja(lr=1e999)",))
+        assert task.estimators["fastica(num_latents=2)"]["factory"].startswith("crl.ica.")
+        assert (task.worlds, task.full_worlds) == (2, 3)
+    with pytest.raises(SuiteError, match="did you mean 'num_latents'"):
+        suite.load(TINY, ("bench_tiny:oja(num_latent=3)",))
+    with pytest.raises(SuiteError, match="expected 'module:factory"):
+        suite.load(TINY, ("bench_tiny:oja(3)",))
+    with pytest.raises(SuiteError, match=r"finite number at spec\(bench_tiny:oja\).lr"):
+        suite.load(TINY, ("bench_tiny:oja(lr=1e999)",))
 
 
 @pytest.mark.parametrize(
     "extra", [("bench_tiny:oja",), ("bench_tiny:oja(lr=1)", "bench_tiny:oja(lr=1)")]
 )
 def test_estimator_from_outside_takes_no_name_of_another(extra):
-    path = str(HERE / "tiny_suite.py")
-    with pytest.raises(suite.SuiteError, match=r"is taken: .* so write '([^']*)'") as refused:
-        suite.load(path, extra)
+    with pytest.raises(SuiteError, match=r"is taken: .* so write '([^']*)'") as refused:
+        suite.load(TINY, extra)
     proposed = str(refused.value).split("'")[-2]
-    task = suite.load(path, (*extra[1:], proposed)).tasks["unfit"]
+    task = suite.load(TINY, (*extra[1:], proposed)).tasks["unfit"]
     assert len(task.estimators) == 1 + len(extra)
     assert task.estimators["oja"] == {"factory": "bench_tiny:oja"}
 
 
-def test_specs_are_built_recursively():
-    dense = {"factory": "bench_tiny:oja", "args": [2], "num_steps": 7}
-    spec = {"factory": "crl.combinators:minibatch", "args": [dense], "size": 16}
-    assert suite.build(spec).num_steps == 7
-    assert suite.build("bench_tiny:corr") is suite.build({"ref": "bench_tiny:corr"})
-    assert suite.references(spec) == {"crl.combinators:minibatch", "bench_tiny:oja"}
+def test_specs_are_constructed_recursively():
+    inner = spec(bench_tiny.oja, 2, num_steps=7)
+    assert suite.construct(inner).num_steps == 7
+    outer = spec(bench_tiny.paused, inner, seconds=[{"each": 3}])
+    estimator, seconds = suite.construct(outer)
+    assert estimator.num_steps == 7 and seconds == [{"each": 3}]
+    assert suite.construct("bench_tiny:corr") is suite.construct({"ref": "bench_tiny:corr"})
+    assert suite.references(outer) == {"bench_tiny:paused", "bench_tiny:oja"}
 
 
-def strangers(touch):
-    """SPECs that would run the command ``touch``, or any code of this folder."""
-    call = {"factory": "os:system", "args": [touch]}
-    yield call
-    yield {"factory": "crl.check:build", "args": [f"os:system(command={touch!r})"]}
-    yield {**MIXED, "source": {"note": call}}
-    yield {**MIXED, "source": [[call]]}
-    yield {"factory": "crl.dgp.real:from_arrays", "args": [call]}
-    for reference in [
-        *("benchmarks.stranger:f", "stran-ger:f", "stranger:f", "bench_tiny:oja"),
-        *("crl.bench.cli:main", "crl.testing:check_dgp", "crl.check:resolve"),
-        *("crl.dgp.scm:jax", "crl.metrics.latents:jnp", "crl.dgp.real:nearest"),
-        *("crl.dgp.scm:jax.numpy", "crl.dgp.scm:__loader__", "crl.dgp/../x:f", "crl.dgpx:f"),
-    ]:
-        yield {"factory": reference}
-        yield {**MIXED, "source": {"ref": reference}}
-
-
-def test_json_suite_runs_no_code_of_a_stranger(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    (tmp_path / "benchmarks").mkdir()
-    for name in ("stranger", "stran-ger", "benchmarks/stranger", "sklearn"):
-        text = "import pathlib; pathlib.Path('touched').touch()\ndef f(): ..."
-        (tmp_path / f"{name}.py").write_text(text)
-    good = {
-        "suite": "from a stranger",
+def test_sweep_stands_for_one_estimator_a_value():
+    oja = spec(bench_tiny.oja, num_steps=3)
+    swept = spec(bench_tiny.paused, oja, sweep={"args.0.lr": [0.1, 1], "seconds": [2]})
+    raw = {
+        "suite": "s",
         "tasks": {
             "t": {
-                "dgp": {**MIXED, "source": {"ref": "crl.dgp.sources:laplace"}},
-                **{"num_train": 10, "num_test": 10, "metrics": {}},
-                "estimators": {"f": {"factory": "crl.ica.fastica:fastica", "num_latents": 2}},
+                **{"dgp": spec(bench_tiny.rotated), "num_train": 8, "num_test": 8},
+                **{"metrics": [], "estimators": {"x": swept}},
             }
         },
     }
-    file = tmp_path / "from_a_stranger.json"
-    file.write_text(json.dumps(good))
-    assert suite.load(str(file)).name == "from a stranger"
-    for i, spec in enumerate(strangers("touch touched")):
-        for place in ("dgp", "metrics", "estimators"):
-            raw = copy.deepcopy(good)
-            raw["tasks"]["t"][place] = spec if place == "dgp" else {"x": spec}
-            file.write_text(json.dumps(raw))
-            assert cli.main(["run", str(file), "--dry-run"]) == 2, (i, spec)
-            said = capsys.readouterr().err
-            sentences = "only crl and installed plugins|unknown name|no module 'crl.dgp/"
-            assert re.search(sentences, said), (spec, said)
-    assert not (tmp_path / "touched").exists()
-    assert str(tmp_path) not in sys.path  # what lies there could pose as a library
+    found = suite.parse(raw).tasks["t"].estimators
+    assert list(found) == ["x[args.0.lr=0.1, seconds=2.0]", "x[args.0.lr=1.0, seconds=2.0]"]
+    first, second = found.values()
+    assert first["args"] == [{**oja, "lr": 0.1}] and second["args"] == [{**oja, "lr": 1.0}]
+    assert suite.options_of(second) == {"args.0.lr": 1.0, "seconds": 2.0}
+    assert "lr" not in oja  # the spec of the file is as it was
 
 
 @pytest.mark.parametrize("file", BENCHMARKS, ids=lambda f: f.stem)
-def test_plan_that_a_run_leaves_is_a_suite(file, tmp_path):
+def test_suites_of_the_repository_load_and_their_plans_are_read_back(file, tmp_path):
     whole = suite.load(str(file))
-    ours = suite.Suite(
-        whole.name,
-        {
-            name: task._replace(
-                estimators={
-                    k: v
-                    for k, v in task.estimators.items()
-                    if not v["factory"].startswith("benchmarks.peers.")
-                }
-            )
-            for name, task in whole.tasks.items()
-        },
-    )
-    for planned in (ours, whole):
-        store = Store(tmp_path / "results")
-        store.write_plan(runner.Runner(planned, store).plan())
-        (plan,) = store.root.glob("plans/*.json")
-        if planned == ours:
-            assert suite.load(str(plan)) == ours
-            assert list(suite.load(str(plan)).tasks) == list(ours.tasks)
-        else:
-            with pytest.raises(suite.SuiteError, match=r"peers.*: run the \.py suite"):
-                suite.load(str(plan))
-    newer = json.loads(plan.read_text()) | {"schema": 2}
-    plan.write_text(json.dumps(newer))
-    with pytest.raises(suite.SuiteError, match="expected a plan of schema 1, got 2"):
-        suite.load(str(plan))
+    assert any(task.expect for task in whole.tasks.values()), "a suite says what it expects"
+    store = Store(tmp_path)
+    plan = runner.Runner(whole, store).plan()
+    store.write_plan(plan)
+    assert store.plans() == ([plan], [])
+    assert suite.parse(encode(whole)) == whole
+    with pytest.raises(SuiteError, match="a suite is code"):
+        suite.load(str(next(tmp_path.glob("plans/*.json"))))
+    assert len({c.key for c in plan.cells}) == len(plan.cells) == len(cells.cells(whole))
 
 
-def test_key_depends_on_what_the_number_depends_on(tiny_suite, raw):
-    cell = suite.Cell("rotated", "oja", 0, 0)
-    key = suite.key_of(tiny_suite, cell, x64=False)
-    assert re.fullmatch("[0-9a-f]{32}", key)
-
-    def other(change, cell=cell, x64=False):
-        changed = copy.deepcopy(raw)
-        change(changed["tasks"])
-        return suite.key_of(suite.parse(changed), cell, x64)
-
-    def rename(tasks):
-        tasks["turned"] = tasks.pop("rotated")
-        tasks["turned"]["note"] = "another note"
-        tasks["turned"]["estimators"]["mine"] = tasks["turned"]["estimators"].pop("oja")
-
-    def more_worlds(tasks):
-        tasks["rotated"].update(worlds=9, fits=5)
-
-    assert other(rename, cell._replace(task="turned", estimator="mine")) == key
-
-    def judge(field):
-        return lambda tasks: tasks["rotated"][field].update(again="bench_tiny:agreement")
-
-    whole = cell._replace(fit=None)
-    assert other(more_worlds) == key
-    assert other(judge("stability")) == key
-    nothing = lambda tasks: None  # noqa: E731
-    different = {
-        other(nothing, cell._replace(world=1)),
-        other(nothing, cell._replace(fit=1)),
-        other(nothing, whole),
-        other(judge("stability"), whole),
-        other(judge("metrics"), whole),
-        other(nothing, x64=True),
-        other(lambda t: t["rotated"].update(num_train=65)),
-        other(lambda t: t["rotated"]["dgp"].update(num_latents=4)),
-        other(lambda t: t["rotated"]["estimators"]["oja"].update(lr=0.2)),
-        other(judge("metrics")),
-        other(more_worlds, whole),
-    }
-    assert len(different) == 11 and key not in different
-
-
-def test_key_depends_on_the_source_of_the_estimator(tmp_path):
-    file = tmp_path / "edited_estimator.py"
-    code = (
-        "import sys; sys.path[:0] = [{tmp!r}, {here!r}]\n"
-        "from crl.bench import suite\n"
-        "s = suite.load({path!r}, ('edited_estimator:oja()',))\n"
-        "print(suite.key_of(s, suite.Cell('rotated', 'oja()', 0, 0), False))"
-    ).format(tmp=str(tmp_path), here=str(HERE), path=str(HERE / "tiny_suite.py"))
-    keys = []
-    for text in ("from bench_tiny import oja", "from bench_tiny import oja\n"):
-        file.write_text(text)
-        command = [sys.executable, "-c", code]
-        keys.append(subprocess.run(command, capture_output=True, check=True).stdout)
-    assert keys[0] != keys[1]
-
-
-def test_keys_are_the_same_in_every_process(tiny_suite):
-    # Recorded; another value would orphan every results folder there is.
-    assert suite.stable_hash({"b": [1, 2.5], "a": "x"}) == 0xC51DF4D1
+def test_bounds_are_data():
+    assert at_least(0.9) == {"at_least": 0.9, "of": "median"}
+    assert between(1, 2, of="mean") == {"at_least": 1, "at_most": 2, "of": "mean"}
+    assert copy.deepcopy(at_most(0)) == {"at_most": 0, "of": "median"}

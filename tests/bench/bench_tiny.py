@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from crl.check import check_options
 from crl.core import DGP, Estimator, Readout, Sample, Truth, grouped, metric, need
 
 
@@ -36,8 +37,7 @@ def oja(num_latents=3, lr=0.3, num_steps=20, explode_below=0.0) -> Estimator:
 
     explode_below: a fit whose first entry starts under it turns to NaN at once.
     """
-    if num_latents < 1:
-        raise ValueError(f"expected num_latents >= 1, got {num_latents}")
+    check_options("oja", at_least_one={"num_latents": num_latents}, positive={"lr": lr})
 
     def init(key, data):
         return State(jax.random.normal(key, (num_latents, data.x.shape[1])))
@@ -64,6 +64,12 @@ def graphless_metric(claims, sample):
     return jnp.sum(need(claims, "graph", "shd") != 0)
 
 
+@metric(best=0.0)
+def truthless_metric(claims, sample):
+    """Needs a graph, which no world here has."""
+    return jnp.sum(need(sample.truth, "graph", "shd"))
+
+
 @metric(best=1.0)
 def corr(claims, sample):
     """Mean of the best |corr| per source."""
@@ -85,6 +91,18 @@ def agreement(claims, sample):
     z = need(claims, "z", "agreement")[..., 0]  # (fits, n)
     z = z / jnp.linalg.norm(z, axis=1, keepdims=True)
     return jnp.abs(z[1:] @ z[0]).mean()
+
+
+def needs_pairs() -> Estimator:
+    """Says of the data what it misses; its init stumbles over it."""
+
+    def validate(data):
+        if "pair" not in data.aux:
+            raise ValueError("needs_pairs needs aux['pair']")
+
+    ours = oja()
+    init = lambda key, data: ours.init(key, data._replace(x=data.aux["pair"]))  # noqa: E731
+    return ours._replace(init=init, validate=validate)
 
 
 def numpy_pca(num_latents=3):

@@ -199,7 +199,7 @@ class Runner:
                 task.num_train,
                 task.num_test,
             ),
-            is_peer=result.peer_seconds is not None,
+            is_peer=self._is_peer(cell.task, cell.estimator),
         )
         if jax.process_index() == 0:  # the others have the same numbers
             self.store.publish(self.key(cell), record)
@@ -218,6 +218,11 @@ class Runner:
         """Estimators of one batch as one."""
         specs = self.suite.tasks[task].estimators
         return self._made_team(json.dumps({name: specs[name] for name in estimators}))
+
+    def _is_peer(self, task: str, estimator: str) -> bool:
+        if self.refusal(task, estimator) is not None:
+            return False
+        return not isinstance(self.built(task, estimator), Estimator)
 
     def _refusal(self, task: str, estimator: str) -> Exception | None:
         """What does not fit, before anything is compiled."""

@@ -74,7 +74,7 @@ def test_keys_are_the_same_in_every_process():
 
 LAB = {
     "__init__.py": "",
-    "tcl.py": '"""Mine."""\nfrom lab import nets\ndef tcl(n=1):\n    "Learn."\n    return nets.f(n)\n',
+    "tcl.py": 'from lab import nets\ndef tcl(n=1):\n    "Learn."\n    return nets.f(n)\n',
     "nets.py": "def f(n):\n    from .inner import deep\n    return deep.g(n)\n",
     "inner/__init__.py": "",
     "inner/deep.py": "import numpy\nimport beside\ndef g(n):\n    return beside.h(n)\n",

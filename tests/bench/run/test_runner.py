@@ -9,7 +9,7 @@ import threading
 import numpy as np
 import pytest
 
-from crl.bench.run import lanes, runner, suite
+from crl.bench.run import fitting, runner, suite
 from crl.bench.run.cells import Cell, stable_hash
 from crl.bench.run.records import DIVERGED, FAILED, INAPPLICABLE, OK
 from crl.bench.run.store import Store, StoreError
@@ -63,7 +63,7 @@ def test_scores_equal_those_of_a_loop_by_hand(tiny_runner, tiny_suite):
 
     config = tiny_suite.tasks["rotated"]
     dgp, estimator = suite.construct(config.dgp), suite.construct(config.estimators["oja"])
-    key = lanes.world_key(stable_hash(config.dgp), 2)
+    key = fitting.world_key(stable_hash(config.dgp), 2)
     fitted, held_out = core.draw(core.Task(dgp, 64, 32, {}), key)
     fit_key = jax.random.fold_in(jax.random.fold_in(key, stable_hash("fit")), 1)
     fit = train.fit(estimator, fit_key, fitted.data)
@@ -73,7 +73,7 @@ def test_scores_equal_those_of_a_loop_by_hand(tiny_runner, tiny_suite):
     assert record.result.metrics["corr"] == pytest.approx(float(score), abs=1e-5)
 
 
-def test_diverged_lane_is_marked_and_its_neighbours_are_not(tiny_runner):
+def test_diverged_fit_is_marked_and_its_neighbours_are_not(tiny_runner):
     # Started below 0.5 in its first entry, a fit turns to NaN: about 38 % of them.
     found = cells_of(tiny_runner.store, task="rotated", estimator="diverging")
     fits = {k: r.result for k, r in found.items() if k[3] is not None}
@@ -157,13 +157,13 @@ def swept_runner(tmp_path_factory):
 
 
 def test_sweep_is_fitted_in_one_program(swept_runner, tmp_path, monkeypatch):
-    calls, fit_replicas = [], lanes.fit_replicas
+    calls, fit_replicas = [], fitting.fit_replicas
 
     def count(estimator, keys, data, *, options, **others):
         calls.append((len(keys), sorted(options)))
         return fit_replicas(estimator, keys, data, options=options, **others)
 
-    monkeypatch.setattr(lanes, "fit_replicas", count)
+    monkeypatch.setattr(fitting, "fit_replicas", count)
     job = runner.Runner(swept_runner.suite, Store(tmp_path))
     assert [len(b.estimators) for b in job.batches()] == [3, 3, 1]
     runner.run(job, bar=False)
@@ -253,7 +253,7 @@ def test_numbers_do_not_depend_on_batch_size_or_backend(
         k: v for k, v in numbers(tiny_runner.store).items() if k[:2] == ("rotated", "oja")
     }
     for name, size, backend in [("single", 1, "shard_map"), ("vmapped", 8, "vmap")]:
-        monkeypatch.setitem(runner.LANES, "cpu", size)
+        monkeypatch.setitem(runner.FITS, "cpu", size)
         other = runner.Runner(one, Store(tmp_path / name), backend=backend)
         runner.run(other, bar=False)
         for key, (status, metrics) in numbers(other.store).items():
@@ -327,15 +327,15 @@ def test_comparison_that_fails_costs_no_fit(tiny_suite, tiny_runner, tmp_path, m
 def test_long_fits_are_checkpointed_and_leave_nothing(
     tiny_suite, tiny_runner, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(lanes, "CHECKPOINT_AFTER", 5)
+    monkeypatch.setattr(fitting, "CHECKPOINT_AFTER", 5)
     folders = []
 
     def watch(estimator, keys, data, *, checkpoint, **options):
         folders.append(checkpoint)
         return fit_replicas(estimator, keys, data, checkpoint=checkpoint, **options)
 
-    fit_replicas = lanes.fit_replicas
-    monkeypatch.setattr(lanes, "fit_replicas", watch)
+    fit_replicas = fitting.fit_replicas
+    monkeypatch.setattr(fitting, "fit_replicas", watch)
     job = runner.Runner(smaller(tiny_suite, "oja"), Store(tmp_path))
     runner.run(job, bar=False)
     assert folders and all(f.parent == tmp_path / "fits" for f in folders)

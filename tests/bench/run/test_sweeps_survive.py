@@ -145,7 +145,7 @@ def test_dask_cluster_that_cannot_write_is_said_at_once(sweep, tmp_path, monkeyp
 
 
 def test_two_processes_give_the_numbers_of_one(tiny_runner, tmp_path):
-    """jax.distributed over two local processes: the lanes of a batch are shared."""
+    """jax.distributed over two local processes: the fits of a batch are shared."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"

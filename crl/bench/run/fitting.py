@@ -1,9 +1,8 @@
-"""Lanes: fits of one task, drawn, fitted and judged together in programs compiled once.
+"""Cells of one task, drawn, fitted and judged together in programs compiled once.
 
-A lane is an estimator, a world and the number of a fit on it. Estimators that differ in the
-values of a sweep go together. The numbers depend on the keys alone, which derive from
-hashes of the DGP, the world and the fit, never on which lanes are together, nor on the
-number of devices.
+Each fit is a replica of a compiled program; estimators that differ in the values of a sweep
+share it. The numbers depend on the keys alone, which derive from hashes of the DGP, the
+world and the fit, never on which replicas are together, nor on the number of devices.
 """
 
 import functools
@@ -16,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from crl.bench.run.cells import stable_hash
+from crl.bench.run.cells import Cell, stable_hash
 from crl.bench.run.measure import as_numbers, failure, outcome, pictures, training_curve
 from crl.bench.run.records import INAPPLICABLE, Result
 from crl.bench.run.suite import TaskConfig, construct, options_of, with_options
@@ -28,14 +27,6 @@ from crl.train import fit_replicas
 # Steps from which on a fit is checkpointed between chunks. A shorter one is cheaper to
 # repeat after a kill than to save.
 CHECKPOINT_AFTER = 10_000
-
-
-class Lane(NamedTuple):
-    """One fit; ``fit`` None asks for the comparison of all fits on the world."""
-
-    estimator: str
-    world: int
-    fit: int | None
 
 
 class Problem(NamedTuple):
@@ -59,13 +50,13 @@ class Team(NamedTuple):
 
 
 class Hardware(NamedTuple):
-    """Where lanes run; see ``crl.parallel.map_replicas``."""
+    """Where replicas run; see ``crl.parallel.map_replicas``."""
 
     devices: tuple[jax.Device, ...]
     backend: str = "shard_map"
 
     def map(self, fn: Callable) -> Callable:
-        """``fn`` over lanes, over all devices."""
+        """``fn`` over replicas, over all devices."""
         return map_replicas(fn, backend=self.backend, devices=self.devices)
 
     def judging(self) -> "Hardware":
@@ -180,41 +171,41 @@ def fit_key(seed: int, world: jax.Array, fit: jax.Array) -> jax.Array:
     )
 
 
-def fit_lanes(
+def fit_cells(
     problem: Problem,
     team: Team,
-    todo: Sequence[Lane],
+    todo: Sequence[Cell],
     num_worlds: int,
     hardware: Hardware,
     checkpoint: Path | None = None,
     label: str = "",
-) -> Iterator[tuple[Lane, Result]]:
-    """The result of each lane in ``todo``, from fits of our estimators over the devices.
+) -> Iterator[tuple[Cell, Result]]:
+    """The result of each cell in ``todo``, from fits of our estimators over the devices.
 
-    num_worlds: worlds of a full batch, to which the lanes are padded. checkpoint: folder
+    num_worlds: worlds of a full batch, to which the replicas are padded. checkpoint: folder
     for the steps of long fits.
     """
-    worlds = sorted({lane.world for lane in todo})
+    worlds = sorted({cell.world for cell in todo})
     train, test = _draw(problem, worlds, num_worlds, hardware)
     on_host = jax.device_get(train)
     for i, world in enumerate(worlds):
         try:
             _check_applies(team.example, jax.tree.map(lambda a: a[i], on_host))  # noqa: B023
         except ValueError as error:
-            refused = [lane for lane in todo if lane.world == world]
-            yield from ((lane, as_result(error)) for lane in refused)
-            todo = [lane for lane in todo if lane not in refused]
+            refused = [cell for cell in todo if cell.world == world]
+            yield from ((cell, as_result(error)) for cell in refused)
+            todo = [cell for cell in todo if cell not in refused]
     if not todo:
         return
 
     # All fits of a world that are compared, and the others that are missing.
-    lanes = {lane for lane in todo if lane.fit is not None}
-    compared = sorted({lane for lane in todo if lane.fit is None}, key=lambda lane: lane[:2])
-    lanes |= {lane._replace(fit=f) for lane in compared for f in range(problem.fits)}
-    lanes = sorted(lanes)
-    full = _padded(lanes, len(team.options) * num_worlds * problem.fits)
-    index = jnp.asarray([(lane.world, lane.fit) for lane in full], jnp.int32)  # (r, 2)
-    train, test = _take((train, test), np.array([worlds.index(lane.world) for lane in full]))
+    compared = sorted(cell for cell in todo if cell.fit is None)
+    fitted = {cell for cell in todo if cell.fit is not None}
+    fitted |= {cell._replace(fit=f) for cell in compared for f in range(problem.fits)}
+    fitted = sorted(fitted)
+    full = _padded(fitted, len(team.options) * num_worlds * problem.fits)
+    index = jnp.asarray([(cell.world, cell.fit) for cell in full], jnp.int32)  # (r, 2)
+    train, test = _take((train, test), np.array([worlds.index(cell.world) for cell in full]))
     options = _options(team, full)
     fit = fit_replicas(
         team.build if options else team.example,
@@ -237,8 +228,8 @@ def fit_lanes(
     )
     readouts = readouts._replace(diag=None)
     tells = team.example.num_steps > 0 and team.example.converged is not None
-    for i, lane in enumerate(lanes):
-        if lane not in todo:
+    for i, cell in enumerate(fitted):
+        if cell not in todo:
             continue
         result = outcome({k: v[i] for k, v in metrics.items()}, bool(diverged[i]))._replace(
             num_steps=int(num_steps[i]),
@@ -246,16 +237,16 @@ def fit_lanes(
             trace=training_curve({k: v[i] for k, v in fit.trace.items()}),
             diag=as_numbers({k: v[i] for k, v in diag.items()}),
         )
-        if lane[1:] == (0, 0) and not diverged[i]:
+        if cell[2:] == (0, 0) and not diverged[i]:
             shown = pictures(*_take((readouts, test.truth), np.array(i)))
             result = result._replace(pictures=shown)
-        yield lane, result
+        yield cell, result
     if compared:  # last, so that a metric which fails here costs no fit
-        # Worlds in front, fits next; padded to the full size like the lanes.
-        at = {lane: i for i, lane in enumerate(lanes)}
+        # Worlds in front, fits next; padded to the full size like the fits.
+        at = {cell: i for i, cell in enumerate(fitted)}
         index = [
-            [at[lane._replace(fit=f)] for f in range(problem.fits)]
-            for lane in _padded(compared, len(team.options) * num_worlds)
+            [at[cell._replace(fit=f)] for f in range(problem.fits)]
+            for cell in _padded(compared, len(team.options) * num_worlds)
         ]
         index = np.array(index)  # (worlds, fits)
         sample = inputs[1]
@@ -263,62 +254,62 @@ def fit_lanes(
             _take(readouts, index), _take(sample, index[:, 0])
         )
         values = jax.device_get(values)
-        for i, lane in enumerate(compared):
+        for i, cell in enumerate(compared):
             bad = any(diverged[j] for j in index[i])
-            yield lane, outcome({k: v[i] for k, v in values.items()}, bad)
+            yield cell, outcome({k: v[i] for k, v in values.items()}, bad)
 
 
 def call_peers(
     problem: Problem,
     peers: dict[str, Callable],
-    todo: Sequence[Lane],
+    todo: Sequence[Cell],
     num_worlds: int,
     hardware: Hardware,
-) -> Iterator[tuple[Lane, Result]]:
-    """The result of each lane in ``todo``, one by one, from other libraries.
+) -> Iterator[tuple[Cell, Result]]:
+    """The result of each cell in ``todo``, one by one, from other libraries.
 
     peers: host functions (key, train, test) -> Readout, by name.
     """
-    worlds, calls = sorted({lane.world for lane in todo}), {}
+    worlds, calls = sorted({cell.world for cell in todo}), {}
     samples = jax.device_get(_draw(problem, worlds, num_worlds, hardware))
     score, compare = _jitted(problem.score), _jitted(problem.compare)
 
-    def call(lane):
+    def call(cell):
         """(claims, diag, seconds) of one fit, called once."""
-        if lane not in calls:
-            train, test = sampled(lane)
-            key = _fit_keys(problem.seed, jnp.asarray([lane[1:]], jnp.int32))[0]
+        if cell not in calls:
+            train, test = sampled(cell)
+            key = _fit_keys(problem.seed, jnp.asarray([cell[2:]], jnp.int32))[0]
             begin = time.perf_counter()
-            readout = peers[lane.estimator](key, train.data, test.data)
+            readout = peers[cell.estimator](key, train.data, test.data)
             seconds = round(time.perf_counter() - begin, 4)
-            calls[lane] = readout._replace(diag=None), readout.diag or {}, seconds
-        return calls[lane]
+            calls[cell] = readout._replace(diag=None), readout.diag or {}, seconds
+        return calls[cell]
 
-    def sampled(lane):
-        return jax.tree.map(lambda a: a[worlds.index(lane.world)], samples)
+    def sampled(cell):
+        return jax.tree.map(lambda a: a[worlds.index(cell.world)], samples)
 
-    def judged(lane):
-        _, test = sampled(lane)
-        if lane.fit is None:
-            each = [call(lane._replace(fit=f))[0] for f in range(problem.fits)]
+    def judged(cell):
+        _, test = sampled(cell)
+        if cell.fit is None:
+            each = [call(cell._replace(fit=f))[0] for f in range(problem.fits)]
             claims = jax.tree.map(lambda *a: np.stack(a), *each)
             found = compare(claims, test)
             _check_claimed(problem.task.stability, found, claims, test)
             return outcome(found, False)
-        claims, diag, seconds = call(lane)
+        claims, diag, seconds = call(cell)
         found = score(claims, test)
         _check_claimed(problem.task.metrics, found, claims, test)
         result = outcome(found, False)._replace(peer_seconds=seconds, diag=as_numbers(diag))
-        if lane[1:] == (0, 0):
+        if cell[2:] == (0, 0):
             result = result._replace(pictures=pictures(claims, test.truth))
         return result
 
-    for lane in todo:
+    for cell in todo:
         try:
-            result = judged(lane)
+            result = judged(cell)
         except Exception as error:
             result = as_result(error)
-        yield lane, result
+        yield cell, result
 
 
 def _check_claimed(metrics: dict, found: dict, claims: Readout, test: Sample) -> None:
@@ -336,11 +327,11 @@ def as_result(error: Exception) -> Result:
     return failure(error)
 
 
-def _options(team: Team, lanes: Sequence[Lane]) -> dict[str, jax.Array]:
-    """The swept options of each lane, (r,); {} for an estimator alone."""
+def _options(team: Team, cells: Sequence[Cell]) -> dict[str, jax.Array]:
+    """The swept options of each replica, (r,); {} for an estimator alone."""
     names = next(iter(team.options.values()))
     return {
-        name: jnp.asarray([team.options[lane.estimator][name] for lane in lanes], float)
+        name: jnp.asarray([team.options[cell.estimator][name] for cell in cells], float)
         for name in names
     }
 
@@ -352,9 +343,9 @@ def _draw(
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _fit_keys(seed: int, lanes: jax.Array) -> jax.Array:
-    """Keys of fits; lanes: (r, 2) world and fit."""
-    return jax.vmap(lambda lane: fit_key(seed, lane[0], lane[1]))(lanes)
+def _fit_keys(seed: int, fits: jax.Array) -> jax.Array:
+    """Keys of fits; fits: (r, 2) world and fit."""
+    return jax.vmap(lambda fit: fit_key(seed, fit[0], fit[1]))(fits)
 
 
 @functools.lru_cache(maxsize=128)

@@ -17,12 +17,12 @@ import numpy as np
 
 from crl.bench.run.cells import Cell, stable_hash
 from crl.bench.run.measure import as_numbers, failure, outcome, pictures, training_curve
-from crl.bench.run.records import INAPPLICABLE, Result
+from crl.bench.run.records import DIVERGED, INAPPLICABLE, OK, Result
 from crl.bench.run.suite import TaskConfig, construct, options_of, with_options
 from crl.check import check_data, check_task
 from crl.core import Estimator, MissingClaim, PyTree, Readout, Sample, Task, draw
 from crl.parallel import map_replicas
-from crl.train import fit_replicas
+from crl.train import Fit, fit_replicas
 
 # Steps from which on a fit is checkpointed between chunks. A shorter one is cheaper to
 # repeat after a kill than to save.
@@ -200,13 +200,13 @@ def fit_cells(
 
     # All fits of a world that are compared, and the others that are missing.
     compared = sorted(cell for cell in todo if cell.fit is None)
-    fitted = {cell for cell in todo if cell.fit is not None}
-    fitted |= {cell._replace(fit=f) for cell in compared for f in range(problem.fits)}
-    fitted = sorted(fitted)
-    full = _padded(fitted, len(team.options) * num_worlds * problem.fits)
+    cells = {cell for cell in todo if cell.fit is not None}
+    cells |= {cell._replace(fit=f) for cell in compared for f in range(problem.fits)}
+    cells = sorted(cells)
+    full = _padded(cells, len(team.options) * num_worlds * problem.fits)
     index = jnp.asarray([(cell.world, cell.fit) for cell in full], jnp.int32)  # (r, 2)
     train, test = _take((train, test), np.array([worlds.index(cell.world) for cell in full]))
-    options = _options(team, full)
+    options = _options(team, full, train.data.x.dtype)
     fit = fit_replicas(
         team.build if options else team.example,
         _fit_keys(problem.seed, index),
@@ -222,41 +222,45 @@ def fit_cells(
     inputs = fit.state, test, options
     if judging != hardware:
         inputs = jax.device_put(inputs, judging.devices[0])
+    test = inputs[1]
     metrics, readouts = judging.map(_judge(team.build, problem.score))(*inputs)
-    metrics, diag, diverged, num_steps, converged = jax.device_get(
-        (metrics, readouts.diag or {}, fit.diverged, fit.num_steps, fit.converged)
-    )
-    readouts = readouts._replace(diag=None)
-    tells = team.example.num_steps > 0 and team.example.converged is not None
-    for i, cell in enumerate(fitted):
+    can_converge = team.example.num_steps > 0 and team.example.converged is not None
+    results = _results_of(cells, fit, metrics, readouts.diag or {}, can_converge)
+    claims = readouts._replace(diag=None)
+    for i, (cell, result) in enumerate(results.items()):
         if cell not in todo:
             continue
-        result = outcome({k: v[i] for k, v in metrics.items()}, bool(diverged[i]))._replace(
-            num_steps=int(num_steps[i]),
-            converged=bool(converged[i]) if tells else None,
-            trace=training_curve({k: v[i] for k, v in fit.trace.items()}),
-            diag=as_numbers({k: v[i] for k, v in diag.items()}),
-        )
-        if cell[2:] == (0, 0) and not diverged[i]:
-            shown = pictures(*_take((readouts, test.truth), np.array(i)))
+        if (cell.world, cell.fit) == (0, 0) and result.status == OK:
+            shown = pictures(*_take((claims, test.truth), np.array(i)))
             result = result._replace(pictures=shown)
         yield cell, result
     if compared:  # last, so that a metric which fails here costs no fit
-        # Worlds in front, fits next; padded to the full size like the fits.
-        at = {cell: i for i, cell in enumerate(fitted)}
-        index = [
-            [at[cell._replace(fit=f)] for f in range(problem.fits)]
-            for cell in _padded(compared, len(team.options) * num_worlds)
-        ]
-        index = np.array(index)  # (worlds, fits)
-        sample = inputs[1]
-        values = judging.map(problem.compare)(
-            _take(readouts, index), _take(sample, index[:, 0])
-        )
-        values = jax.device_get(values)
-        for i, cell in enumerate(compared):
-            bad = any(diverged[j] for j in index[i])
+        each = [[cell._replace(fit=f) for f in range(problem.fits)] for cell in compared]
+        at = {cell: i for i, cell in enumerate(cells)}
+        rows = _padded(each, len(team.options) * num_worlds)
+        rows = np.array([[at[cell] for cell in fits] for fits in rows])  # (worlds, fits)
+        inputs = _take(claims, rows), _take(test, rows[:, 0])
+        values = jax.device_get(judging.map(problem.compare)(*inputs))
+        for i, (cell, fits) in enumerate(zip(compared, each)):
+            bad = any(results[fit].status == DIVERGED for fit in fits)
             yield cell, outcome({k: v[i] for k, v in values.items()}, bad)
+
+
+def _results_of(
+    cells: Sequence[Cell], fit: Fit, metrics: dict, diag: dict, can_converge: bool
+) -> dict[Cell, Result]:
+    """The result of each fit; metrics, diag: (r,) each, and more where they are padded."""
+    metrics, diag = jax.device_get((metrics, diag))
+    found = {}
+    for i, cell in enumerate(cells):
+        result = outcome({k: v[i] for k, v in metrics.items()}, bool(fit.diverged[i]))
+        found[cell] = result._replace(
+            num_steps=int(fit.num_steps[i]),
+            converged=bool(fit.converged[i]) if can_converge else None,
+            trace=training_curve({k: v[i] for k, v in fit.trace.items()}),
+            diag=as_numbers({k: v[i] for k, v in diag.items()}),
+        )
+    return found
 
 
 def call_peers(
@@ -327,11 +331,11 @@ def as_result(error: Exception) -> Result:
     return failure(error)
 
 
-def _options(team: Team, cells: Sequence[Cell]) -> dict[str, jax.Array]:
+def _options(team: Team, cells: Sequence[Cell], dtype) -> dict[str, jax.Array]:
     """The swept options of each replica, (r,); {} for an estimator alone."""
     names = next(iter(team.options.values()))
     return {
-        name: jnp.asarray([team.options[cell.estimator][name] for cell in cells], float)
+        name: jnp.asarray([team.options[cell.estimator][name] for cell in cells], dtype)
         for name in names
     }
 

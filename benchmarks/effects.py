@@ -157,4 +157,4 @@ def get_config() -> ConfigDict:
             target="confounder",
         ),
     }
-    return ConfigDict({"suite": "effects", "tasks": tasks})
+    return ConfigDict({"suite": "effects", "tasks": tasks}, allow_dotted_keys=True)

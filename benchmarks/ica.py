@@ -32,7 +32,7 @@ def linear_mixings(num_latents: int = 20, num_train: int = 20_000) -> dict:
         "picard": spec(picard_o, num_latents=num_latents),
     }
 
-    def task(source, note, **expected):
+    def task(source, note, expected):
         mixing = spec(linear, condition=10.0)
         return {
             "dgp": spec(
@@ -43,31 +43,38 @@ def linear_mixings(num_latents: int = 20, num_train: int = 20_000) -> dict:
             "metrics": [mcc, amari, num_dead],
             "stability": [pairwise_mcc],
             "estimators": methods,
-            "expect": {name: expected for name in methods},
+            "expect": {name: expected(name) for name in methods},
             "worlds": 5,
             "fits": 2,
             "note": note,
         }
 
-    # Twice the loss that the asymptotic variance of symmetric logcosh leaves.
-    floor = (num_latents - 1) / (2 * num_train)
+    def near_floor(constant):
+        """Twice the loss that the asymptotic variance leaves, and as much again for deflation,
+        where an error of one component is handed on to the next."""
+
+        def expected(name):
+            loss = constant * (num_latents - 1) / (2 * num_train)
+            factor = 4 if name == "fastica_deflation" else 2
+            return {"mcc": at_least(1 - factor * loss), "pairwise_mcc": at_least(0.99)}
+
+        return expected
+
     return {
         "linear_laplace": task(
             laplace,
             "1 - MCC at 1.257 (d - 1) / 2n for symmetric logcosh: 6e-4 here",
-            mcc=at_least(1 - 2 * 1.257 * floor),
-            pairwise_mcc=at_least(0.99),
+            near_floor(1.257),
         ),
         "linear_uniform": task(
             uniform,
             "1 - MCC at .595 (d - 1) / 2n: 3e-4 here",
-            mcc=at_least(1 - 2 * 0.595 * floor),
-            pairwise_mcc=at_least(0.99),
+            near_floor(0.595),
         ),
         "linear_gaussian": task(
             gaussian,
             "control: rotations of Gaussian sources cannot be seen, by anyone",
-            mcc=at_most(0.7),
+            lambda name: {"mcc": at_most(0.7)},
         ),
     }
 
@@ -97,9 +104,9 @@ def tori() -> dict:
             "expect": {
                 "isometric_ae[representation.weight=1.0]": {
                     "mcc": at_least(0.999),
-                    "affine_r2": at_least(0.999),
+                    "affine_r2": at_least(0.9995),
                 },
-                "isometric_ae[representation.weight=0.0]": {"affine_r2": at_most(0.998)},
+                "isometric_ae[representation.weight=0.0]": {"affine_r2": at_most(0.9985)},
                 "fastica": {"mcc": at_most(0.95)},
             },
             "worlds": 5,

@@ -145,7 +145,7 @@ def superposition() -> dict:
                 "plain TopK (control)": spec(topk_sae, **sizes, **plain),
             },
             "expect": {
-                "topk_sae": {"atoms": at_least(0.98), "pw_mcc": at_least(0.98)},
+                "topk_sae": {"atoms": at_least(0.99), "pw_mcc": at_least(0.99)},
                 "plain TopK (control)": {"atoms": at_most(0.96), "pw_mcc": at_most(0.95)},
             },
             "worlds": 1,

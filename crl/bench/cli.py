@@ -154,6 +154,7 @@ def _run(args: argparse.Namespace, argv: list[str]) -> int:
     import jax
 
     from crl.bench.run import runner, suite
+    from crl.bench.run.specs import SuiteError
     from crl.bench.run.store import Store, StoreError
 
     if args.distributed:
@@ -167,7 +168,7 @@ def _run(args: argparse.Namespace, argv: list[str]) -> int:
         return _complain(f"expected {args.devices} devices, found {len(devices)}")
     try:
         loaded = suite.load(args.suite, args.estimator, args.worlds)
-    except suite.SuiteError as error:
+    except SuiteError as error:
         return _complain(str(error), EXIT_USAGE)
     job = runner.Runner(
         loaded,

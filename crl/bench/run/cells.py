@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 from crl.bench.run.decode import DecodeError, decode, encode
 from crl.bench.run.records import check_counts
 from crl.bench.run.sources import digests
-from crl.bench.run.suite import Suite, TaskConfig, references
+from crl.bench.run.specs import references
+from crl.bench.run.suite import Suite, TaskConfig
 
 SCHEMA = 2
 

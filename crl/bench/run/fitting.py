@@ -18,7 +18,8 @@ import numpy as np
 from crl.bench.run.cells import Cell, stable_hash
 from crl.bench.run.measure import as_numbers, failure, outcome, pictures, training_curve
 from crl.bench.run.records import DIVERGED, INAPPLICABLE, OK, Result
-from crl.bench.run.suite import TaskConfig, construct, options_of, with_options
+from crl.bench.run.specs import construct, options_of, with_options
+from crl.bench.run.suite import TaskConfig
 from crl.check import check_data, check_task
 from crl.core import Estimator, MissingClaim, PyTree, Readout, Sample, Task, draw
 from crl.parallel import map_replicas

@@ -27,8 +27,9 @@ from crl.bench.run.decode import encode
 from crl.bench.run.fitting import Hardware, Team
 from crl.bench.run.measure import Clock, peak_bytes, provenance
 from crl.bench.run.records import DIVERGED, FAILED, Config, Record, Result
+from crl.bench.run.specs import construct, with_options
 from crl.bench.run.store import Store, StoreError, is_done
-from crl.bench.run.suite import Suite, construct, parse, with_options
+from crl.bench.run.suite import Suite, parse
 from crl.core import Estimator
 from crl.progress import on_signals, progress
 

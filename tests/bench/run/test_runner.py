@@ -12,6 +12,7 @@ import pytest
 from crl.bench.run import fitting, runner, suite
 from crl.bench.run.cells import Cell, stable_hash
 from crl.bench.run.records import DIVERGED, FAILED, INAPPLICABLE, OK
+from crl.bench.run.specs import construct
 from crl.bench.run.store import Store, StoreError
 
 HERE = pathlib.Path(__file__).parent.parent
@@ -62,13 +63,13 @@ def test_scores_equal_those_of_a_loop_by_hand(tiny_runner, tiny_suite):
     from crl import core, train
 
     config = tiny_suite.tasks["rotated"]
-    dgp, estimator = suite.construct(config.dgp), suite.construct(config.estimators["oja"])
+    dgp, estimator = construct(config.dgp), construct(config.estimators["oja"])
     key = fitting.world_key(stable_hash(config.dgp), 2)
     fitted, held_out = core.draw(core.Task(dgp, 64, 32, {}), key)
     fit_key = jax.random.fold_in(jax.random.fold_in(key, stable_hash("fit")), 1)
     fit = train.fit(estimator, fit_key, fitted.data)
     readout = train.readout(estimator, fit.state, held_out.data)
-    score = suite.construct("bench_tiny:corr")(readout, held_out)
+    score = construct("bench_tiny:corr")(readout, held_out)
     record = cells_of(tiny_runner.store)["rotated", "oja", 2, 1]
     assert record.result.metrics["corr"] == pytest.approx(float(score), abs=1e-5)
 

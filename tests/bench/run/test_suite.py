@@ -7,10 +7,11 @@ import re
 import bench_tiny
 import pytest
 
-from crl.bench.run import cells, runner, suite
+from crl.bench.run import cells, runner, specs, suite
 from crl.bench.run.decode import encode
+from crl.bench.run.specs import SuiteError
 from crl.bench.run.store import Store
-from crl.bench.run.suite import SuiteError, at_least, at_most, between, spec
+from crl.bench.run.suite import at_least, at_most, between, spec
 from crl.dgp.latent import mixed_sources
 from crl.dgp.mixings import linear
 from crl.dgp.sources import laplace
@@ -266,12 +267,12 @@ def test_estimator_from_outside_takes_no_name_of_another(extra):
 
 def test_specs_are_constructed_recursively():
     inner = spec(bench_tiny.oja, 2, num_steps=7)
-    assert suite.construct(inner).num_steps == 7
+    assert specs.construct(inner).num_steps == 7
     outer = spec(bench_tiny.paused, inner, seconds=[{"each": 3}])
-    estimator, seconds = suite.construct(outer)
+    estimator, seconds = specs.construct(outer)
     assert estimator.num_steps == 7 and seconds == [{"each": 3}]
-    assert suite.construct("bench_tiny:corr") is suite.construct({"ref": "bench_tiny:corr"})
-    assert suite.references(outer) == {"bench_tiny:paused", "bench_tiny:oja"}
+    assert specs.construct("bench_tiny:corr") is specs.construct({"ref": "bench_tiny:corr"})
+    assert specs.references(outer) == {"bench_tiny:paused", "bench_tiny:oja"}
 
 
 def test_sweep_stands_for_one_estimator_a_value():
@@ -290,7 +291,7 @@ def test_sweep_stands_for_one_estimator_a_value():
     assert list(found) == ["x[args.0.lr=0.1, seconds=2.0]", "x[args.0.lr=1.0, seconds=2.0]"]
     first, second = found.values()
     assert first["args"] == [{**oja, "lr": 0.1}] and second["args"] == [{**oja, "lr": 1.0}]
-    assert suite.options_of(second) == {"args.0.lr": 1.0, "seconds": 2.0}
+    assert specs.options_of(second) == {"args.0.lr": 1.0, "seconds": 2.0}
     assert "lr" not in oja  # the spec of the file is as it was
 
 

@@ -3,10 +3,10 @@
 crl run benchmarks/dynamics.py --workdir results/dynamics
 """
 
-from crl.bench.run.suite import at_least, at_most, spec
 from ml_collections import ConfigDict
 
 from benchmarks.peers.additive_shifts import additive_shifts
+from crl.bench.run.suite import at_least, at_most, spec
 from crl.dgp.dynamics import linear_sde, tanh_sde
 from crl.dynamics.stationary_diffusion import stationary_diffusion
 from crl.metrics.dynamics import sliced_w2, sliced_w2_to_floor, weight_auprc, weight_error

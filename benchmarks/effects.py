@@ -3,9 +3,9 @@
 crl run benchmarks/effects.py --workdir results/effects
 """
 
-from crl.bench.run.suite import at_least, at_most, between, spec
 from ml_collections import ConfigDict
 
+from crl.bench.run.suite import at_least, at_most, between, spec
 from crl.dgp.anchors import shifted_anchors
 from crl.dgp.instruments import augmented_regression, linear_instruments
 from crl.effects.anchor_regression import anchor_regression
@@ -157,4 +157,4 @@ def get_config() -> ConfigDict:
             target="confounder",
         ),
     }
-    return ConfigDict({"suite": "effects", "tasks": tasks})
+    return ConfigDict({"suite": "effects", "tasks": tasks}, allow_dotted_keys=True)

@@ -5,49 +5,84 @@ crl run benchmarks/sae.py --workdir results/sae
 
 from ml_collections import ConfigDict
 
+from benchmarks.peers.sklearn_dictionary import minibatch_dictionary
+from crl.bench.run.suite import at_least, at_most, spec
+from crl.dgp.superposition import s1, song, z1
+from crl.metrics.dictionaries import (
+    dead_fraction,
+    dictionary_mcc,
+    fvu,
+    l0,
+    max_coherence,
+    support_f1,
+)
+from crl.metrics.stability import pw_mcc
+from crl.sae.topk_sae import topk_sae
+
 
 def get_config() -> ConfigDict:
-    metrics = "crl.metrics.dictionaries:"
-    names = ["dictionary_mcc", "support_f1", "fvu", "l0", "dead_fraction", "coherence"]
-    shared = {
+    tasks = {
+        "s1": {
+            **task(s1, methods(num_atoms=128, k=4)),
+            "expect": {
+                "topk_sae": {"dictionary_mcc": at_least(0.99), "pw_mcc": at_least(0.99)},
+                "topk_sae_plain": {"dictionary_mcc": at_most(0.96), "pw_mcc": at_most(0.93)},
+            },
+            "note": "clean: one look tells which atoms are active, and the dictionary is "
+            "found up to order; plain TopK loses atoms",
+        },
+        "z1": {
+            **task(z1, methods(num_atoms=128, k=4)),
+            "expect": {
+                "topk_sae": {"dictionary_mcc": at_least(0.95)},
+                "topk_sae_plain": {"dictionary_mcc": at_most(0.93)},
+                "sklearn": {"dictionary_mcc": at_most(0.9)},
+            },
+            "note": "Zipf frequencies, pairs and noise: population control helps most",
+        },
+        "song": {
+            **task(song, methods(num_atoms=32, k=3)),
+            "expect": {
+                "topk_sae": {"dictionary_mcc": at_most(0.98), "pw_mcc": at_most(0.98)},
+                "sklearn": {"dictionary_mcc": at_least(0.9)},
+            },
+            "note": "control: amplitudes near 0, where no TopK encoder is right and FVU "
+            "misleads",
+        },
+        "s1_rates": {
+            **task(s1, {"topk_sae": by_learning_rate(num_atoms=128, k=4)}),
+            "expect": {
+                "topk_sae[learning_rate=0.003]": {"dictionary_mcc": at_least(0.99)},
+            },
+            "note": "how far the learning rate may be off",
+        },
+    }
+    return ConfigDict({"suite": "sae", "tasks": tasks}, allow_dotted_keys=True)
+
+
+def task(world, estimators: dict) -> dict:
+    return {
+        "dgp": spec(world),
         "num_train": 16384,
         "num_test": 2048,
-        "metrics": {name: metrics + name for name in names},
-        "stability": {"pw_mcc": metrics + "pw_mcc"},
+        "metrics": [dictionary_mcc, support_f1, fvu, l0, dead_fraction, max_coherence],
+        "stability": [pw_mcc],
+        "estimators": estimators,
         "worlds": 2,
         "fits": 3,
     }
 
-    def methods(num_atoms: int, k: int) -> dict:
-        topk = {"factory": "crl.sae.topk_sae:topk_sae", "num_atoms": num_atoms, "k": k}
-        peer = "benchmarks.peers.sklearn_dictionary:minibatch_dictionary"
-        return {
-            "topk_sae": topk,
-            "topk_sae_no_auxk": {**topk, "aux_weight": 0.0},
-            "topk_sae_auxk_only": {**topk, "population_control": False},
-            "topk_sae_plain": {**topk, "population_control": False, "aux_weight": 0.0},
-            "sklearn": {"factory": peer, "num_atoms": num_atoms},
-        }
 
-    tasks = {
-        "s1": ((128, 4), "clean: topk_sae at 0.99 or better and stable, plain TopK near 0.92"),
-        "z1": ((128, 4), "Zipf frequencies, pairs and noise: population control helps most"),
-        "song": (
-            (32, 3),
-            "control: amplitudes near 0, where no TopK encoder is right and FVU misleads",
-        ),
+def methods(**sizes) -> dict:
+    """topk_sae, its two parts left out one by one and both, and a peer."""
+    return {
+        "topk_sae": spec(topk_sae, **sizes),
+        "topk_sae_no_auxk": spec(topk_sae, aux_weight=0.0, **sizes),
+        "topk_sae_auxk_only": spec(topk_sae, population_control=False, **sizes),
+        "topk_sae_plain": spec(topk_sae, population_control=False, aux_weight=0.0, **sizes),
+        "sklearn": spec(minibatch_dictionary, num_atoms=sizes["num_atoms"]),
     }
-    return ConfigDict(
-        {
-            "suite": "sae",
-            "tasks": {
-                name: {
-                    **shared,
-                    "dgp": {"factory": f"crl.dgp.superposition:{name}"},
-                    "estimators": methods(*sizes),
-                    "note": note,
-                }
-                for name, (sizes, note) in tasks.items()
-            },
-        }
-    )
+
+
+def by_learning_rate(**sizes) -> dict:
+    return spec(topk_sae, sweep={"learning_rate": [3e-4, 1e-3, 3e-3, 1e-2]}, **sizes)

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from crl.bench.templates import ESTIMATOR
 from crl.core import Estimator, Readout, Sample, metric, need
 from crl.metrics.latents import mcc, mean_correlation
 from crl.testing import check_dgp, check_metric, check_stability, estimators
@@ -369,13 +368,14 @@ def test_no_easy_task_is_said_with_the_reasons():
 
 def test_pytest_checks_an_estimator_from_outside(tmp_path):
     """``pytest --estimator`` passes what new-estimator writes there, fails a broken one."""
-    (tmp_path / "my_ica.py").write_text(ESTIMATOR.replace("NAME", "my_ica"))
-    broken = ESTIMATOR.replace("NAME", "bad_ica").replace("Readout(z=", "Readout(z=0 * ")
+    package = pathlib.Path(estimators.__file__).parents[1]
+    template = (package / "bench" / "templates" / "my_ica.py").read_text()
+    (tmp_path / "my_ica.py").write_text(template)
+    broken = template.replace("my_ica", "bad_ica").replace("Readout(z=", "Readout(z=0 * ")
     (tmp_path / "bad_ica.py").write_text(broken)
 
     # Unlike ``python -m pytest``, the command leaves the folder out of sys.path.
     pytest_command = pathlib.Path(sys.executable).with_name("pytest")
-    package = pathlib.Path(estimators.__file__).parents[1]
 
     def run(*arguments):
         return subprocess.run(

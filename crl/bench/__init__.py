@@ -1,1 +1,1 @@
-"""Suites, runner, store, report and command line."""
+"""The command line: suites are run, their results shown."""

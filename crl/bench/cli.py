@@ -7,7 +7,10 @@ import shlex
 import sys
 from pathlib import Path
 
+EXIT_FAILED, EXIT_USAGE = 1, 2
+EXIT_MISSED = 3  # nothing failed, but a number is not what the suite expects
 EXIT_RESUMABLE = 75  # EX_TEMPFAIL: run the same command again
+TEMPLATE_NAME = "my_ica"  # what the method is called in crl/bench/templates
 COMMANDS = {
     "list": "what there is: estimators, dgps, metrics, claims, suites",
     "run": "plan, run and resume a suite",
@@ -31,7 +34,15 @@ def main(argv: list[str] | None = None) -> int:
         parser.print_help()
         return 0
     use_compile_cache()
-    return globals()[f"_{args.command.replace('-', '_')}"](args, argv)
+    handlers = {
+        "list": _list,
+        "run": _run,
+        "report": _report,
+        "verify": _verify,
+        "doctor": _doctor,
+        "new-estimator": _new_estimator,
+    }
+    return handlers[args.command](args, argv)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -41,17 +52,22 @@ def _parser() -> argparse.ArgumentParser:
     add = {name: sub.add_parser(name, help=text) for name, text in COMMANDS.items()}
 
     run = add["run"]
-    run.add_argument("suite", help="a .py file with get_config(), or the .json of a run")
+    run.epilog = (
+        "Exit codes: 0 all cells are there and as expected; 1 a cell failed; 2 the command or "
+        "the suite is wrong; 3 nothing failed, but a number is not what the suite expects; "
+        "75 stopped by a signal, run the same command again."
+    )
+    run.add_argument("suite", help="a .py file with get_config()")
     run.add_argument("--workdir", help="results folder (default: results/<suite file>)")
     run.add_argument(
-        "--seeds", type=_positive, help="worlds of each task, for the suite's own"
+        "--worlds", "--seeds", type=_positive, help="of each task, in place of the suite's own"
     )
     run.add_argument(
         "--estimator",
         action="append",
         default=[],
         metavar="MODULE:FACTORY(...)",
-        help="add an estimator from outside to every task",
+        help="add an estimator to every task, from outside or by its name in crl list",
     )
     run.add_argument("--devices", type=_positive, help="how many to use (default: all)")
     run.add_argument("--backend", choices=["shard_map", "pmap", "vmap"], default="shard_map")
@@ -137,23 +153,23 @@ def _run(args: argparse.Namespace, argv: list[str]) -> int:
 
     import jax
 
-    from crl.bench import runner, suite
-    from crl.bench.store import Store, StoreError
+    from crl.bench.run import runner, suite
+    from crl.bench.run.specs import SuiteError
+    from crl.bench.run.store import Store, StoreError
 
     if args.distributed:
         jax.distributed.initialize()
     logging.basicConfig(format="%(message)s")
     logging.getLogger("crl").setLevel(logging.INFO)
-    if args.estimator or not args.suite.endswith(".json"):
-        suite.add_to_path(os.getcwd())  # else data is read, beside which code may lie
+    suite.add_to_path(os.getcwd())
     workdir = Path(args.workdir or Path("results") / Path(args.suite).stem)
     devices = jax.local_devices()
     if args.devices and len(devices) < args.devices:
         return _complain(f"expected {args.devices} devices, found {len(devices)}")
     try:
-        loaded = suite.load(args.suite, tuple(args.estimator), args.seeds)
-    except suite.SuiteError as error:
-        return _complain(str(error), 2)
+        loaded = suite.load(args.suite, args.estimator, args.worlds)
+    except SuiteError as error:
+        return _complain(str(error), EXIT_USAGE)
     job = runner.Runner(
         loaded,
         Store(workdir),
@@ -169,9 +185,9 @@ def _run(args: argparse.Namespace, argv: list[str]) -> int:
         if jax.process_index() == 0:
             job.store.write_plan(job.plan())
         if args.dask:
-            summary = runner.run_on_dask(job, args.dask)
+            tally = runner.run_on_dask(job, args.dask)
         else:
-            summary = runner.run(job, shard=args.shard)
+            tally = runner.run(job, shard=args.shard)
     except runner.Interrupted as signal:
         _complain(f"stopped by {signal}; finished cells are safe. Resume with:\n{again}")
         return EXIT_RESUMABLE
@@ -181,34 +197,53 @@ def _run(args: argparse.Namespace, argv: list[str]) -> int:
     except (StoreError, ModuleNotFoundError) as error:
         sentence = getattr(error, "strerror", None) or error
         return _complain(f"{sentence}. Resume with:\n{again}")
-    for task, estimator, cause in summary.failures:
+    for task, estimator, cause in tally.failures:
         _complain(f"failed: {task} · {estimator}: {cause.strip()}")
-    return _print_outcome(job, workdir, again) or int(bool(summary.failures))
+    return _print_outcome(job, workdir, again)
 
 
 def _print_outcome(job, workdir: Path, again: str) -> int:
-    """What the folder now holds of the plan; exit code 1 while cells of it have failed."""
-    records = job.store.content().records
-    states = [records.get(job.key(c), {}).get("status", "missing") for c in job.cells()]
-    failed = states.count("failed")
-    counts = [f"{states.count(s)} {s}" for s in ("ok", "diverged", "failed", "missing")]
+    """What the folder now holds of the plan, and what is not as expected; the exit code."""
+    from crl.bench.run.expect import MISSED, PENDING, judge
+    from crl.bench.run.records import FAILED, STATES
+
+    plan, records = job.plan(), job.store.content().records
+    found = [records.get(cell.key) for cell in plan.cells]
+    states = [r.result.status if r is not None else "missing" for r in found]
+    counts = [f"{states.count(s)} {s}" for s in (*STATES, "missing") if states.count(s)]
+    failed = states.count(FAILED)
     print(f"{len(states)} cells: {', '.join(counts)}", end="")
     print(f"; try again with: {again} --retry-failed" if failed else "")
+    judged = judge(plan, records)
+    missed = [finding for finding in judged if finding.state == MISSED]
+    pending = sum(finding.state == PENDING for finding in judged)
+    for finding in missed:
+        print(f"missed: {finding.sentence()}")
+    if judged:
+        on = " (judged on fewer worlds than meant)" if any(f.is_part() for f in judged) else ""
+        later = f", {pending} not judged before their cells are run" if pending else ""
+        print(f"expectations: {len(missed)} of {len(judged)} missed{later}{on}")
     print(f"look at them: crl report {shlex.quote(str(workdir))}")
-    return 1 if failed else 0
+    if failed:
+        return EXIT_FAILED
+    return EXIT_MISSED if missed else 0
 
 
 def _print_plan(job, workdir: Path) -> None:
+    from crl.bench.run.store import is_done
+
     records, problems = job.store.content()
-    states: dict[tuple, list] = {}
+    counts: dict[tuple[str, str], list[int]] = {}  # cells, done, failed
     for cell in job.cells():
-        status = records.get(job.key(cell), {}).get("status")
-        states.setdefault(cell[:2], []).append(status)
+        record = records.get(job.key(cell))
+        count = counts.setdefault((cell.task, cell.estimator), [0, 0, 0])
+        count[0] += 1
+        if record is not None:
+            count[1 if is_done(record) else 2] += 1
     rows = []
-    for name, each in states.items():
-        done, todo = each.count("ok"), each.count(None)
-        bad = len(each) - done - todo
-        rows.append((*name, len(each), done, bad, todo + bad * job.retry_failed))
+    for name, (all_cells, done, bad) in counts.items():
+        todo = all_cells - done - (0 if job.retry_failed else bad)
+        rows.append((*name, all_cells, done, bad, todo))
     totals = ["all", "", *(sum(r[i] for r in rows) for i in range(2, 6))]
     _print_table(["task", "estimator", "cells", "done", "failed", "to run"], [*rows, totals])
     devices = job.hardware.devices
@@ -218,11 +253,15 @@ def _print_plan(job, workdir: Path) -> None:
 
 
 def _print_dry_run(job) -> int:
+    from crl.bench.run.fitting import Inapplicable
+
     code = 0
     for name, task in job.suite.tasks.items():
         for estimator in task.estimators:
-            error = job.dry_run(name, estimator)
-            if error:
+            error = job.refusal(name, estimator)
+            if isinstance(error, Inapplicable):
+                print(f"{name} · {estimator} does not apply: {error}")
+            elif error is not None:
                 code = _complain(f"{name} · {estimator}: {type(error).__name__}: {error}")
     print("the dry run found errors" if code else "the dry run found no error")
     return code
@@ -240,7 +279,7 @@ def _print_table(header: list[str], rows: list) -> None:
 
 
 def _report(args: argparse.Namespace, argv: list[str]) -> int:
-    from crl.bench.report import write_report
+    from crl.bench.report.write import write_report
 
     if not (Path(args.workdir) / "plans").is_dir():
         return _complain(f"no results in {args.workdir}: start with crl run SUITE")
@@ -256,15 +295,13 @@ def _report(args: argparse.Namespace, argv: list[str]) -> int:
 def _list(args: argparse.Namespace, argv: list[str]) -> int:
     import ast
 
-    for group in ("estimators", "dgps", "metrics", "claims"):
-        print(f"{group}:")
-        for name, entry in sorted(_plugins(group).items()):
-            try:
-                text = entry.load().__doc__ or ""
-            except Exception as error:  # one broken plugin must not hide the others
-                _complain(f"warning: {group[:-1]} {name} ({entry.value}): {error}")
-                continue
-            print(f"  {name:24} {text.strip().partition(chr(10))[0]}")
+    from crl import names
+
+    for kind in dict.fromkeys([*names.KINDS.values(), "metrics"]):
+        print(f"{kind}:")
+        offered = [e for e in names.catalogue() if e.kind == kind]
+        for entry in [*offered, *_described_plugins(kind)]:
+            print(f"  {entry.name:24} {entry.summary}")
     print("suites:")
     for file in sorted(Path("benchmarks").glob("*.py")):
         text = ast.get_docstring(ast.parse(file.read_text())) or ""
@@ -272,26 +309,35 @@ def _list(args: argparse.Namespace, argv: list[str]) -> int:
     return 0
 
 
-def _plugins(group: str) -> dict:
-    from importlib.metadata import entry_points
+def _described_plugins(kind: str):
+    """What installed packages offer; one that is broken must not hide the others."""
+    from crl import names
 
-    return {entry.name: entry for entry in entry_points(group=f"crl.{group}")}
+    for name, reference in sorted(names.plugins(kind).items()):
+        try:
+            summary = (names.resolve(reference).__doc__ or "").strip().partition("\n")[0]
+        except Exception as error:
+            _complain(f"warning: {kind[:-1]} {name} ({reference}): {error}")
+            continue
+        yield names.Entry(kind, name, reference, summary)
 
 
 def _verify(args: argparse.Namespace, argv: list[str]) -> int:
     import jax
 
-    from crl.bench.suite import add_to_path
-    from crl.check import nearest, resolve
+    from crl.bench.run.suite import add_to_path
+    from crl.names import catalogue, nearest, plugins, resolve
     from crl.theory.claim import verify
 
     add_to_path(os.getcwd())
-    known, claims = _plugins("claims"), {}
+    known = {e.name: e.reference for e in catalogue() if e.kind == "claims"}
+    known |= plugins("claims")
+    claims = {}
     for name in args.claim or sorted(known):
         try:
             if name not in known and ":" not in name:
                 return _complain(nearest(name, known, "claim"), 2)
-            claims[name] = (known[name].load() if name in known else resolve(name))()
+            claims[name] = resolve(known.get(name, name))()
         except (ValueError, ImportError) as error:
             return _complain(str(error), 2)
     rows, good = [], True
@@ -333,19 +379,18 @@ def _new_estimator(args: argparse.Namespace, argv: list[str]) -> int:
     from importlib.util import find_spec
     from keyword import iskeyword
 
-    from crl.bench.templates import TEMPLATES
-
     name = args.name
     if not (name.isidentifier() and name.islower()) or iskeyword(name):
         return _complain(f"expected a lowercase Python name, got {name!r}: e.g. my_ica", 2)
-    files = {path.format(name=name): text for path, text in TEMPLATES.items()}
+    templates = sorted((Path(__file__).parent / "templates").glob("*.py"))
+    files = {file.name.replace(TEMPLATE_NAME, name): file.read_text() for file in templates}
     taken = [path for path in files if Path(path).exists()]
     if taken:
         return _complain(f"{taken[0]} exists already: choose another name", 2)
     if name in sys.modules or find_spec(name):
         return _complain(f"{name}.py would hide the module {name!r}: e.g. my_{name}", 2)
     for path, text in files.items():
-        Path(path).write_text(text.replace("NAME", name))
+        Path(path).write_text(text.replace(TEMPLATE_NAME, name))
         print(f"wrote {path}")
     print(f"now: pytest test_{name}.py && crl run suite_{name}.py && crl report", end=" ")
     print(f"results/suite_{name}")

@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 
 import crl
-from crl.bench.records import provenance
+from crl.bench.run.measure import provenance
 
 NUM_DEVICES = 8
 TIMEOUT = 180  # seconds
@@ -33,10 +33,10 @@ for other in others:
 def examine() -> int:
     """Print what a bug report needs; exit code 1 if the self test fails."""
     made_by = provenance(jax.local_devices())
-    for name, version in made_by["versions"].items():
+    for name, version in made_by.versions.items():
         print(f"{name:14} {version}")
-    print(f"{'machine':14} {made_by['machine']}")
-    print(f"{'commit':14} {made_by['commit']}{' (edited)' if made_by['dirty'] else ''}")
+    print(f"{'machine':14} {made_by.machine}")
+    print(f"{'commit':14} {made_by.commit}{' (edited)' if made_by.dirty else ''}")
     kinds = [f"{d.id}: {d.device_kind} ({d.platform})" for d in jax.local_devices()]
     print(f"{'devices':14} {', '.join(kinds)}")
     print(f"{'precision':14} {'float64' if jax.config.jax_enable_x64 else 'float32'}")
@@ -62,12 +62,10 @@ def self_test() -> str:
     try:
         done = subprocess.run(
             [sys.executable, "-c", SELF_TEST],
-            **{
-                "env": {**os.environ, **own},
-                "capture_output": True,
-                "text": True,
-                "timeout": TIMEOUT,
-            },
+            env={**os.environ, **own},
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
         )
     except subprocess.TimeoutExpired:
         return f"no answer in {TIMEOUT} s"

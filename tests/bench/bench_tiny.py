@@ -9,12 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from crl.core import DGP, Data, Estimator, Readout, Sample, Truth, need
+from crl.check import check_options
+from crl.core import DGP, Estimator, Readout, Sample, Truth, grouped, metric, need
 
 
-def rotated(num_latents=3):
+def rotated(num_latents=3) -> DGP:
     """Laplace sources of unequal scales under a rotation: PCA finds them."""
-    scales = 3.0 ** jnp.arange(num_latents)
+    scales = 3.0 ** jnp.arange(num_latents, dtype=jnp.float32)
 
     def init(key):
         return jnp.linalg.qr(jax.random.normal(key, (num_latents, num_latents)))[0]
@@ -22,7 +23,7 @@ def rotated(num_latents=3):
     def sample(key, world, n):
         z = jax.random.laplace(key, (n, num_latents)) * scales
         x = z @ world.T
-        return Sample(Data(x, jnp.zeros(n, jnp.int32), {}), Truth(z=z, x=x))
+        return Sample(grouped(x), Truth(z=z))
 
     return DGP(init, sample, lambda world, z: world @ z)
 
@@ -31,13 +32,12 @@ class State(NamedTuple):
     components: Array  # (d, p)
 
 
-def oja(num_latents=3, lr=0.3, num_steps=20, explode_below=0.0):
+def oja(num_latents=3, lr=0.3, num_steps=20, explode_below=0.0) -> Estimator:
     """Subspace iteration by orthogonalised gradient steps; may be made to diverge.
 
     explode_below: a fit whose first entry starts under it turns to NaN at once.
     """
-    if num_latents < 1:
-        raise ValueError(f"expected num_latents >= 1, got {num_latents}")
+    check_options("oja", at_least_one={"num_latents": num_latents}, positive={"lr": lr})
 
     def init(key, data):
         return State(jax.random.normal(key, (num_latents, data.x.shape[1])))
@@ -58,24 +58,51 @@ def oja(num_latents=3, lr=0.3, num_steps=20, explode_below=0.0):
     return Estimator(init, step, readout, num_steps)
 
 
-def graphless_metric(readout, truth):
+@metric(best=0.0)
+def graphless_metric(claims, sample):
     """Needs a graph, which nobody here claims."""
-    return jnp.sum(need(readout, "graph", "shd") != truth.graph)
+    return jnp.sum(need(claims, "graph", "shd") != 0)
 
 
-def corr(readout, truth):
-    """Mean of the best |corr| per source, and a number that is undefined."""
-    z = need(readout, "z", "corr")
-    a, b = (v - v.mean(0) for v in (z, truth.z))
+@metric(best=0.0)
+def truthless_metric(claims, sample):
+    """Needs a graph, which no world here has."""
+    return jnp.sum(need(sample.truth, "graph", "shd"))
+
+
+@metric(best=1.0)
+def corr(claims, sample):
+    """Mean of the best |corr| per source."""
+    z = need(claims, "z", "corr")
+    a, b = (v - v.mean(0) for v in (z, sample.truth.z))
     a, b = (v / jnp.linalg.norm(v, axis=0) for v in (a, b))
-    return {"mean": jnp.abs(a.T @ b).max(0).mean(), "undefined": jnp.zeros(()) / 0}
+    return jnp.abs(a.T @ b).max(0).mean()
 
 
-def agreement(readouts):
+@metric(best=0.0)
+def undefined(claims, sample):
+    """A number that is undefined."""
+    return jnp.zeros(()) / jnp.zeros(())
+
+
+@metric(best=None)
+def agreement(claims, sample):
     """Mean |cos| between the first columns of z of the first fit and the others."""
-    z = need(readouts, "z", "agreement")[..., 0]  # (fits, n)
+    z = need(claims, "z", "agreement")[..., 0]  # (fits, n)
     z = z / jnp.linalg.norm(z, axis=1, keepdims=True)
     return jnp.abs(z[1:] @ z[0]).mean()
+
+
+def needs_pairs() -> Estimator:
+    """Says of the data what it misses; its init stumbles over it."""
+
+    def validate(data):
+        if "pair" not in data.aux:
+            raise ValueError("needs_pairs needs aux['pair']")
+
+    ours = oja()
+    init = lambda key, data: ours.init(key, data._replace(x=data.aux["pair"]))  # noqa: E731
+    return ours._replace(init=init, validate=validate)
 
 
 def numpy_pca(num_latents=3):
@@ -98,6 +125,11 @@ def paused_pca(num_latents=3):
         return fit(key, train, test)
 
     return paused
+
+
+def paused(inner, seconds):
+    """What it was given."""
+    return inner, seconds
 
 
 def broken_peer():

@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 
-from crl.bench import runner, suite
-from crl.bench.store import Store
+from crl.bench.run import runner, suite
+from crl.bench.run.store import Store
 
 HERE = pathlib.Path(__file__).parent
 
@@ -22,7 +22,7 @@ def tiny_runner(tiny_suite, tmp_path_factory):
     store = Store(tmp_path_factory.mktemp("tiny"))
     finished = runner.Runner(tiny_suite, store)
     store.write_plan(finished.plan())
-    runner.run(finished, progress=False)
+    runner.run(finished, bar=False)
     return finished
 
 

@@ -12,7 +12,7 @@ import jax
 import pytest
 
 from crl.bench import cli, doctor
-from crl.bench.store import Store
+from crl.bench.run.store import Store
 
 HERE = pathlib.Path(__file__).parent
 PATH = os.pathsep.join([str(HERE), str(HERE.parent.parent)])
@@ -52,6 +52,11 @@ def test_help_answers_at_once_and_without_jax():
         (["xyz"], "unknown command 'xyz': known: list, run, report"),
         (["run", "nowhere.py"], "there is no file nowhere.py"),
         (["run", SUITE, "--estimator", "bench_tiny:ojja"], "did you mean 'oja'?"),
+        (
+            ["run", "results/plans/a.json"],
+            "expected a .py file with get_config()",
+        ),
+        (["run", SUITE, "--estimator", "fastca"], "did you mean 'fastica'?"),
         (["run", SUITE, "--devices", "9"], "expected 9 devices, found"),
         (["report", "nowhere"], "no results in nowhere: start with crl run SUITE"),
         (["verify", "nothing"], "unknown claim 'nothing'"),
@@ -68,7 +73,7 @@ def test_mistake_is_said_in_one_sentence(args, sentence, capsys):
     assert sentence in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("option", [["--seeds", "0"], ["--shard", "3/3"], ["--shard", "1"]])
+@pytest.mark.parametrize("option", [["--worlds", "0"], ["--shard", "3/3"], ["--shard", "1"]])
 def test_bad_number_is_refused_by_the_parser(option, capsys):
     with pytest.raises(SystemExit, match="2"):
         cli.main(["run", SUITE, *option])
@@ -77,24 +82,84 @@ def test_bad_number_is_refused_by_the_parser(option, capsys):
 
 def test_run_prints_its_plan_resumes_and_counts_failures(tiny_results, capsys):
     first = sorted((tiny_results / "cells").glob("*/*.json"))[0]
-    status = json.loads(first.read_text())["status"]
+    status = json.loads(first.read_text())["result"]["status"]
     first.unlink()
     assert cli.main(["run", SUITE, "--workdir", str(tiny_results)]) == 1  # cells have failed
     out = capsys.readouterr().out
     head, *_, total = out[: out.index("results in")].splitlines()
     assert head.split() == ["task", "estimator", "cells", "done", "failed", "to", "run"]
-    done = sum(r["status"] == "ok" for r in Store(tiny_results).content().records.values())
-    assert total.split() == [
-        *("all", "45", str(done - (status == "ok"))),
-        *(str(45 - done - (status != "ok")), "1"),
-    ]
-    assert "0 missing; try again with: crl run" in out and "--retry-failed" in out
+    states = [r.result.status for r in Store(tiny_results).content().records.values()]
+    bad = states.count("failed") + states.count("diverged")
+    was_bad = status in ("failed", "diverged")
+    numbers = 42 - bad - (not was_bad), bad - was_bad
+    assert total.split() == ["all", "42", *map(str, numbers), "1"]
+    assert f"{states.count('ok')} ok" in out and "6 does not apply" in out
+    assert "try again with: crl run" in out and "--retry-failed" in out
+
+
+def test_run_ends_with_the_misses(tiny_results, capsys):
+    cli.main(["run", SUITE, "--workdir", str(tiny_results)])
+    out = capsys.readouterr().out
+    misses = [line for line in out.splitlines() if line.startswith("missed: ")]
+    assert misses[0].startswith("missed: rotated · oja: median agreement is")
+    assert misses[0].endswith("; expected at most 0.5")
+    assert "broken: median corr is nan, 3 of 3 worlds without a value" in misses[1]
+    assert "expectations: 2 of 4 missed\n" in out
+
+
+@pytest.mark.parametrize(
+    "bound, code, said",
+    [
+        ("at_most(0.5)", 3, "expectations: 1 of 1 missed"),
+        ("at_least(0.5)", 0, "0 of 1 missed"),
+    ],
+)
+def test_exit_code_says_that_nothing_failed_but_a_number_is_not_as_expected(
+    bound, code, said, tmp_path, capsys
+):
+    file = tmp_path / "peer_suite.py"
+    file.write_text(PEER_SUITE.replace("BOUND", bound))
+    assert cli.main(["run", str(file), "--worlds", "1"]) == code
+    out = capsys.readouterr().out
+    assert f"{said} (judged on fewer worlds than meant)" in out
+
+
+def test_part_of_a_suite_is_not_judged(tmp_path, capsys):
+    file = tmp_path / "peer_suite.py"
+    file.write_text(PEER_SUITE.replace("BOUND", "at_most(0.5)").replace("4, #", "16, #"))
+    assert cli.main(["run", str(file), "--shard", "0/2"]) == 0
+    assert "0 of 1 missed, 1 not judged before their cells are run" in capsys.readouterr().out
+
+
+PEER_SUITE = """
+from bench_tiny import corr, numpy_pca, rotated
+from crl.bench.run.suite import at_least, at_most, spec
+
+def get_config():
+    task = {
+        "dgp": spec(rotated), "num_train": 64, "num_test": 32, "metrics": [corr],
+        "estimators": {"pca": spec(numpy_pca)}, "expect": {"pca": {"corr": BOUND}},
+        "worlds": 4, # of which one is looked at
+    }
+    return {"suite": "peer", "tasks": {"rotated": task}}
+"""
+
+
+def test_help_of_run_says_what_the_exit_codes_mean(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["run", "--help"])
+    assert "3 nothing failed, but a number is not what" in " ".join(
+        capsys.readouterr().out.split()
+    )
 
 
 def test_dry_run_finds_what_does_not_fit_and_writes_nothing(capsys, tmp_path):
-    assert cli.main(["run", SUITE, "--dry-run"]) == 1
+    assert cli.main(["run", SUITE, "--dry-run"]) == 0
     said = capsys.readouterr()
-    assert "unfit · oja: MissingClaim: metric shd needs readout.graph" in said.err
+    assert "unfit · oja does not apply: metric shd needs readout.graph" in said.out
+    wrong = "bench_tiny:oja(lr=-1.0)"
+    assert cli.main(["run", SUITE, "--dry-run", "--estimator", wrong]) == 1
+    assert "rotated · oja(lr=-1.0): ValueError: oja needs lr > 0" in capsys.readouterr().err
     assert not (tmp_path / "results").exists()
 
 
@@ -121,20 +186,9 @@ def test_list_shows_the_rest_beside_a_broken_plugin(monkeypatch, capsys, tmp_pat
     assert cli.main(["list"]) == 0
     said = capsys.readouterr()
     assert "oja                      Subspace iteration by" in said.out
+    assert "fastica                  Linear ICA" in said.out
     assert "benchmarks/mine.py       My suite." in said.out
     assert "warning: estimator gone (no_such_lab:gone)" in said.err
-
-
-def test_every_entry_point_of_the_package_resolves():
-    import tomllib
-
-    from crl.check import resolve
-
-    project = tomllib.loads((HERE.parent.parent / "pyproject.toml").read_text())["project"]
-    for group, entries in project["entry-points"].items():
-        for name, reference in entries.items() if group.startswith("crl.") else ():
-            found = resolve(reference)
-            assert found.__name__ == name and found.__doc__, (group, name)
 
 
 def test_compile_cache_is_private_and_a_shared_one_is_refused(monkeypatch, tmp_path, capsys):
@@ -193,14 +247,14 @@ def test_self_test_that_is_killed_says_so(monkeypatch):
 
 def test_sigterm_ends_a_run_with_the_command_that_resumes_it(tmp_path):
     code = (
-        "import os, signal, sys; from crl.bench import cli, runner\n"
+        "import os, signal, sys; from crl.bench import cli\nfrom crl.bench.run import runner\n"
         "def compute(self, batch): signal.raise_signal(signal.SIGTERM)\n"
         "runner.Runner.compute = compute\n"
-        f"sys.exit(cli.main(['run', {SUITE!r}, '--seeds', '1']))"
+        f"sys.exit(cli.main(['run', {SUITE!r}, '--worlds', '1']))"
     )
     done = python(code)
     assert done.returncode == 75, done.stderr
-    assert f"Resume with:\ncrl run {SUITE} --seeds 1" in done.stderr
+    assert f"Resume with:\ncrl run {SUITE} --worlds 1" in done.stderr
 
 
 def test_new_estimator_never_overwrites(capsys, tmp_path):
@@ -230,6 +284,6 @@ def test_new_estimator_passes_its_test_and_its_suite_runs(tmp_path):
     assert done.returncode == 0, done.stderr
     values = {"my_ica": [], "fastica": []}
     for record in Store(tmp_path / "results" / "suite_my_ica").content().records.values():
-        values[record["estimator"]].append(record["metrics"]["mcc"])
+        values[record.estimator].append(record.result.metrics["mcc"])
     # Measured on these 8 worlds: my_ica 0.998 to 0.9995, fastica 0.997 to 0.999.
     assert min(values["my_ica"]) > 0.99 and min(values["fastica"]) > 0.99

@@ -1,18 +1,28 @@
-"""A suite of seconds: two of ours, one peer, one task that fits and one control."""
+"""A suite of seconds: three of ours, one of them swept, two peers, one task that misfits."""
 
+from bench_tiny import (
+    agreement,
+    broken_peer,
+    corr,
+    graphless_metric,
+    numpy_pca,
+    oja,
+    rotated,
+    undefined,
+)
 from ml_collections import ConfigDict
 
-ME = "bench_tiny"
+from crl.bench.run.suite import at_least, at_most, spec
 
 
 def get_config():
     def task(**fields):
         return {
-            "dgp": {"factory": f"{ME}:rotated", "num_latents": 3},
+            "dgp": spec(rotated, num_latents=3),
             "num_train": 64,
             "num_test": 32,
-            "metrics": {"corr": f"{ME}:corr"},
-            "stability": {"agreement": f"{ME}:agreement"},
+            "metrics": [corr, undefined],
+            "stability": [agreement],
             "worlds": 3,
             "fits": 2,
             **fields,
@@ -22,19 +32,22 @@ def get_config():
         {
             "suite": "tiny",
             "estimators": {
-                "oja": {"factory": f"{ME}:oja"},
-                "diverging": {"factory": f"{ME}:oja", "explode_below": 0.5},
-                "pca": {"factory": f"{ME}:numpy_pca"},
-                "broken": {"factory": f"{ME}:broken_peer"},
+                "oja": spec(oja),
+                "diverging": spec(oja, explode_below=0.5),
+                "pca": spec(numpy_pca),
+                "broken": spec(broken_peer),
             },
             "tasks": {
                 "rotated": task(
                     estimators=["oja", "diverging", "pca", "broken"],
-                    note="PCA finds sources of unequal scales; corr.mean near 1",
+                    expect={
+                        "oja": {"corr": at_least(0.95), "agreement": at_most(0.5)},
+                        "pca": {"corr": at_least(0.95, of="worst")},
+                        "broken": {"corr": at_least(0.1)},
+                    },
+                    note="PCA finds sources of unequal scales; corr near 1",
                 ),
-                "unfit": task(
-                    estimators=["oja"], metrics={"shd": f"{ME}:graphless_metric"}, fits=2
-                ),
+                "unfit": task(estimators=["oja"], metrics=[graphless_metric], stability=[]),
             },
         }
     )

@@ -5,6 +5,7 @@ from results folders of strangers: they are drawn as they are, never parsed as f
 """
 
 import io
+import itertools
 import re
 
 import matplotlib
@@ -95,30 +96,35 @@ def strips(metrics: dict[str, Values], colors: dict[str, str], hollow: set[str])
 
 
 @matplotlib.rc_context(STYLE)
-def sweep(axis: str, curves: dict[str, dict[str, Values]], colors: dict[str, str]) -> str:
-    """One panel a metric: medians and interquartile bands against a number of the task.
+def sweep(
+    axis: str, curves: dict[str, dict[str, dict[float, list[float]]]], colors: dict[str, str]
+) -> str:
+    """One panel a metric: medians and interquartile bands against a setting.
 
-    curves: metric -> estimator -> {value of the axis as text: values per world}.
+    curves: metric -> estimator -> {value of the setting: values per world}.
     """
     figure, axes = _panels(len(curves), 3.1, 2.3)
     for ax, (metric, by_name) in zip(axes, curves.items()):
         for name, points in by_name.items():
-            at = sorted(points, key=float)
+            at = sorted(points)
             values = [np.array(points[a], float) for a in at]
             keep = [i for i, v in enumerate(values) if np.isfinite(v).any()]
             if not keep:
                 continue
-            x = [float(at[i]) for i in keep]
+            x = [at[i] for i in keep]
             low, mid, high = np.array(
                 [np.nanpercentile(values[i], [25, 50, 75]) for i in keep]
             ).T
             ax.plot(x, mid, "o-", ms=4, lw=1.6, color=colors[name], label=name)
             ax.fill_between(x, low, high, color=colors[name], alpha=0.15, lw=0)
-        numbers = sorted({float(a) for points in by_name.values() for a in points})
-        if min(numbers) > 0 and max(numbers) / min(numbers) >= 10:
-            ax.set_xscale("log")
-        else:
+        numbers = sorted({a for points in by_name.values() for a in points})
+        positive = [number for number in numbers if number > 0]
+        if min(numbers) < 0 or not positive or positive[-1] < 10 * positive[0]:
             ax.set_xticks(numbers)
+        elif len(positive) == len(numbers):
+            ax.set_xscale("log")
+        else:  # with a zero, such as a penalty that is off
+            ax.set_xscale("symlog", linthresh=positive[0])
         ax.set_title(metric)
         ax.set_xlabel(axis)
     axes[0].legend(fontsize=8, labelcolor=INK)
@@ -200,19 +206,19 @@ def _spread(num: int) -> np.ndarray:
     return (np.arange(num) * 0.618034 % 1) * 2 - 1 if num > 1 else np.zeros(num)
 
 
+# Makes the ids of one page's figures differ from each other; a salt that two figures share
+# would let one refer to the other's paths.
+_salts = itertools.count()
+
+
 def _svg(figure: Figure) -> str:
     buffer = io.StringIO()
-    # The salt makes the ids of one page's figures differ from each other, not from run to run.
-    _svg.count += 1
-    with matplotlib.rc_context({"svg.hashsalt": f"figure {_svg.count}"}):
+    with matplotlib.rc_context({"svg.hashsalt": f"figure {next(_salts)}"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :].replace("'DejaVu Sans'", "system-ui, sans-serif")
     # The page decides how wide a figure is shown.
     return re.sub(r'<svg ([^>]*?)width="([\d.]+)pt" height="[\d.]+pt"', _width, svg, count=1)
-
-
-_svg.count = 0
 
 
 def _width(match: re.Match) -> str:

@@ -1,5 +1,6 @@
 import errno
 import json
+import math
 import multiprocessing
 import os
 import pathlib
@@ -9,31 +10,46 @@ import time
 
 import pytest
 
-from crl.bench import store
-from crl.bench.store import SCHEMA, Store, StoreError
+from crl.bench.run import store
+from crl.bench.run.cells import SCHEMA, Plan, PlannedCell
+from crl.bench.run.records import Config, Maker, Record, Result, Seconds
+from crl.bench.run.store import Store, StoreError
+from crl.bench.run.suite import Bound, TaskConfig
 
 KEY = "0123456789abcdef" * 2
 
 
+MAKER = Maker(
+    {"jax": "0.10.2"}, None, False, "cpu", "cpu", 1, "Linux x86_64, 2 cores", "today"
+)
+CONFIG = Config({"factory": "m:dgp"}, {"factory": "m:f"}, {"mcc": "m:mcc"}, 10, 5)
+
+
 def cell(status="ok", **fields):
-    return {
-        **{"task": "t", "estimator": "e", "world": 0, "fit": 0},
-        **{"status": status, "metrics": {"mcc": 1.0}, **fields},
-    }
+    record = Record(
+        **{"suite": "s", "task": "t", "estimator": "e", "world": 0, "fit": 0},
+        result=Result(status, {"mcc": 1.0, "other": None}, pictures={"a": {"b": [[0.5]]}}),
+        best={"mcc": 1.0, "likelihood": math.inf, "size": None},
+        seconds=Seconds(0.5, 1.0, 1.5, 2),
+        peak_bytes=10,
+        made_by=MAKER,
+        config=CONFIG,
+    )
+    return record._replace(**fields)
 
 
 def test_published_cell_is_read_back(tmp_path):
     store = Store(tmp_path)
     assert store.publish(KEY, cell())
-    assert store.read(KEY) == {"schema": SCHEMA, "key": KEY, **cell()}
+    assert store.read(KEY) == cell()
     assert list(store.content().records) == [KEY]
 
 
 def test_first_writer_wins(tmp_path):
     store = Store(tmp_path)
-    assert store.publish(KEY, cell(by="first"))
-    assert not store.publish(KEY, cell(by="second"))
-    assert store.read(KEY)["by"] == "first"
+    assert store.publish(KEY, cell(estimator="first"))
+    assert not store.publish(KEY, cell(estimator="second"))
+    assert store.read(KEY).estimator == "first"
 
 
 @pytest.mark.parametrize("status", ["failed", "diverged"])
@@ -41,14 +57,14 @@ def test_retry_replaces_a_cell_that_failed_and_only_that(tmp_path, status):
     store = Store(tmp_path)
     store.publish(KEY, cell(status))
     assert store.publish(KEY, cell())
-    assert store.read(KEY)["status"] == "ok"
+    assert store.read(KEY).result.status == "ok"
     assert not store.publish(KEY, cell(status))
-    assert store.read(KEY)["status"] == "ok"
+    assert store.read(KEY).result.status == "ok"
 
 
 def test_failure_published_late_does_not_replace_a_result(tmp_path, monkeypatch):
     """Two runs retry one failed cell; the slower one has looked before the faster wrote."""
-    kept, read = Store(tmp_path), store._read
+    kept, read = Store(tmp_path), store._read_record
     kept.publish(KEY, cell("failed"))
     looked, threads = threading.Event(), []
 
@@ -59,19 +75,19 @@ def test_failure_published_late_does_not_replace_a_result(tmp_path, monkeypatch)
             time.sleep(0.3)
         return found
 
-    monkeypatch.setattr(store, "_read", slow_read)
+    monkeypatch.setattr(store, "_read_record", slow_read)
     threads.append(threading.Thread(target=kept.publish, args=(KEY, cell("failed"))))
     threads[0].start()
     assert looked.wait(10)
     kept.publish(KEY, cell())
     threads[0].join(10)
-    assert kept.read(KEY)["status"] == "ok"
+    assert kept.read(KEY).result.status == "ok"
 
 
 def test_temporary_files_of_a_killed_run_are_ignored(tmp_path):
     store = Store(tmp_path)
     store.publish(KEY, cell())
-    (store.path(KEY).parent / ".tmp-half").write_text('{"schema": 1, "ke')
+    (store.path(KEY).parent / ".tmp-half").write_text('{"schema": 2, "ke')
     assert list(store.content().records) == [KEY]
     assert store.content().problems == []
 
@@ -95,7 +111,7 @@ def test_full_disk_is_said_and_nothing_else_is_lost(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "damage",
-    ["", '{"schema": 1, "key"', "[]", "[" * 100_000, '{"schema": 99}', "\x00\xff", "null"],
+    ["", '{"schema": 2, "key"', "[]", "[" * 100_000, '{"schema": 99}', "\x00\xff", "null"],
 )
 def test_unreadable_cell_is_named_and_replaced_but_kept(tmp_path, damage):
     store, other = Store(tmp_path), KEY[::-1]
@@ -163,12 +179,53 @@ def test_lease_of_a_killed_run_is_dropped(tmp_path):
         assert ours
 
 
+def plan(worlds):
+    task = TaskConfig(
+        **{
+            "dgp": {"factory": "m:dgp"},
+            "num_train": 10,
+            "num_test": 5,
+            "metrics": {"mcc": "m:mcc"},
+        },
+        estimators={"e": {"factory": "m:f"}},
+        expect={"e": {"mcc": Bound(at_least=0.9)}},
+        worlds=worlds,
+    )
+    return Plan("../a", {"t": task}, [PlannedCell(KEY, "t", "e", 0, None)])
+
+
 def test_plan_is_replaced_by_name_and_damage_is_named(tmp_path):
     store = Store(tmp_path)
     for worlds in (1, 2):
-        store.write_plan({"suite": "../a", "tasks": {"t": {"worlds": worlds}}, "cells": []})
-    (plan,), problems = store.plans()
-    assert plan["tasks"]["t"]["worlds"] == 2 and problems == []
+        store.write_plan(plan(worlds))
+    assert store.plans() == ([plan(2)], [])
     (tmp_path / "plans" / "other.json").write_text(json.dumps({"schema": SCHEMA}))
-    assert len(store.plans()[0]) == 1 and "other.json" in store.plans()[1][0]
+    plans, problems = store.plans()
+    assert plans == [plan(2)] and "other.json: not a plan: at plan: 'suite' is" in problems[0]
     assert not (pathlib.Path(tmp_path).parent / "a.json").exists()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *({"status": "good"}, {"metrics": {"mcc": "<b>"}}, {"metrics": {"mcc": 10**400}}),
+        *({"num_steps": True}, {"pictures": {"a": {"b": [["x"]]}}}, {"unknown": 1}),
+    ],
+)
+def test_record_with_a_wrong_field_is_no_record(tmp_path, damage):
+    store = Store(tmp_path)
+    store.publish(KEY, cell())
+    raw = json.loads(store.path(KEY).read_text())
+    raw["result"] |= damage
+    store.path(KEY).write_text(json.dumps(raw))
+    assert store.read(KEY) is None and "cell" in store.content().problems[0]
+
+
+def test_infinity_is_no_json_and_a_best_value_of_infinity_is(tmp_path):
+    store = Store(tmp_path)
+    store.publish(KEY, cell())
+    text = store.path(KEY).read_text()
+    assert "Infinity" not in text and store.read(KEY).best["likelihood"] == math.inf
+    for number in ("NaN", "-Infinity", "1e999"):
+        store.path(KEY).write_text(text.replace('"run": 1.0', f'"run": {number}'))
+        assert store.read(KEY) is None

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from crl.bench.page import render
-from crl.bench.rows import Entry, Row, long_form
-from crl.bench.store import Store
+from crl.bench.report.page import render
+from crl.bench.report.rows import Entry, Row, long_form
+from crl.bench.run.expect import judge
+from crl.bench.run.store import Store
 
 COLUMNS = ("suite", "task", "estimator", "world", "fit", "metric", "value", "status")
 
@@ -24,12 +25,13 @@ def write_report(folder: Path) -> list[str]:
     plans, problems = store.plans()
     content = store.content()
     entries = [
-        Entry(plan["suite"], *cell, content.records.get(key))
+        Entry(plan.suite, *cell[1:], content.records.get(cell.key))
         for plan in plans
-        for key, *cell in plan["cells"]
+        for cell in plan.cells
     ]
-    planned = {cell[0] for plan in plans for cell in plan["cells"]}
+    planned = {cell.key for plan in plans for cell in plan.cells}
     other = len(set(content.records) - planned)
+    findings = {plan.suite: judge(plan, content.records) for plan in plans}
     rows = [row for entry in entries for row in long_form(entry)]
     lines = [_write(folder / "results.csv", lambda path: _write_csv(path, rows))]
     try:
@@ -38,7 +40,8 @@ def write_report(folder: Path) -> list[str]:
         lines.append(
             "no results.parquet: pyarrow is not installed (pip install 'crl[report]')"
         )
-    page = render(plans, entries, rows, [*problems, *content.problems], other)
+    problems = [*problems, *content.problems]
+    page = render(plans, entries, rows, findings, problems, other)
     encoded = page.encode()
     lines.append(_write(folder / "report.html", lambda path: path.write_bytes(encoded)))
     return lines

@@ -22,7 +22,10 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
-SCHEMA = 1
+from crl.bench.run.cells import SCHEMA, Plan, plan_from_json
+from crl.bench.run.decode import encode
+from crl.bench.run.records import INAPPLICABLE, OK, Record, from_json, to_json
+
 _CELL = re.compile(r"[0-9a-f]{32}\.json")
 _MAX_BYTES = 16 * 2**20  # a cell holds kilobytes; a larger file is not ours
 _STALE = 3600.0  # seconds after which a temporary file belongs to a dead run
@@ -35,7 +38,7 @@ class StoreError(OSError):
 class Content(NamedTuple):
     """All that a results folder holds."""
 
-    records: dict[str, dict]  # key -> cell
+    records: dict[str, Record]  # by key
     problems: list[str]  # what cannot be read or does not belong there
 
 
@@ -52,7 +55,7 @@ class Store:
             raise ValueError(f"expected a cell key of 32 hex digits, got {key!r}")
         return self.cells / key[:2] / f"{key}.json"
 
-    def publish(self, key: str, record: dict) -> bool:
+    def publish(self, key: str, record: Record) -> bool:
         """Write a cell; True if it is ours, False if another run was first.
 
         A finished cell is never replaced; one that failed, or cannot be read, is.
@@ -60,7 +63,8 @@ class Store:
         before stays.
         """
         path = self.path(key)
-        with self._written(path, {"schema": SCHEMA, "key": key, **record}) as temporary:
+        content = {"schema": SCHEMA, "key": key, **to_json(record)}
+        with self._written(path, content) as temporary:
             try:
                 os.link(temporary, path)
                 return True
@@ -70,7 +74,7 @@ class Store:
                 if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
                     raise
             with self.lease(f"replace {key}", wait=True):
-                old, problem = _read(path, key)
+                old, problem = _read_record(path, key)
                 if old is not None and is_done(old):
                     return False
                 if problem and path.exists():
@@ -79,9 +83,9 @@ class Store:
                 os.replace(temporary, path)
                 return True
 
-    def read(self, key: str) -> dict | None:
+    def read(self, key: str) -> Record | None:
         """The cell, or None if there is none that can be read."""
-        return _read(self.path(key), key)[0]
+        return _read_record(self.path(key), key)[0]
 
     def content(self) -> Content:
         """All cells, and a sentence for each file that is not one."""
@@ -96,31 +100,30 @@ class Store:
                 if not _CELL.fullmatch(file.name) or file.name[:2] != folder.name:
                     problems.append(f"{file}: not a cell")
                     continue
-                record, problem = _read(file, file.stem)
+                record, problem = _read_record(file, file.stem)
                 if record is None:
                     problems.append(f"{file}: {problem}")
                 else:
                     records[file.stem] = record
         return Content(records, problems)
 
-    def write_plan(self, plan: dict) -> None:
+    def write_plan(self, plan: Plan) -> None:
         """Keep what is being run; the latest plan of a suite's name replaces the older one."""
-        path = self.root / "plans" / f"{_hashed(plan['suite'])}.json"
-        with self._written(path, {"schema": SCHEMA, **plan}) as temporary:
+        path = self.root / "plans" / f"{_hashed(plan.suite)}.json"
+        with self._written(path, encode(plan)) as temporary:
             os.replace(temporary, path)
 
-    def plans(self) -> tuple[list[dict], list[str]]:
+    def plans(self) -> tuple[list[Plan], list[str]]:
         """The plans of the folder, by suite name, and what cannot be read."""
         plans, problems = [], []
         for file in sorted(_listed(self.root / "plans")):
             if file.name.startswith(".tmp-"):
                 continue
-            plan, problem = _read(file, None)
-            if plan is None or not _is_plan(plan):
-                problems.append(f"{file}: {problem or 'not a plan'}")
-            else:
-                plans.append(plan)
-        return sorted(plans, key=lambda p: str(p["suite"])), problems
+            try:
+                plans.append(plan_from_json(_read_json(file)))
+            except (OSError, ValueError) as error:
+                problems.append(f"{file}: not a plan: {error}")
+        return sorted(plans, key=lambda plan: plan.suite), problems
 
     @contextlib.contextmanager
     def lease(self, name: str, wait: bool) -> Iterator[bool]:
@@ -185,53 +188,40 @@ class Store:
                     file.unlink()
 
 
-def is_done(record: dict) -> bool:
-    """Whether a cell holds a result: not failed and not diverged."""
-    return record.get("status") == "ok"
+def is_done(record: Record) -> bool:
+    """Whether a cell need not be tried again: not failed and not diverged."""
+    return record.result.status in (OK, INAPPLICABLE)
 
 
-def _read(path: pathlib.Path, key: str | None) -> tuple[dict | None, str]:
-    """A JSON record, or None and what is wrong with it."""
+def _read_record(path: pathlib.Path, key: str) -> tuple[Record | None, str]:
+    """A cell, or None and what is wrong with it."""
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            return None, f"larger than {_MAX_BYTES} bytes"
-        record = json.loads(path.read_text(encoding="utf-8"))
-        # Half of a surrogate pair is JSON but no text that could be written again.
-        json.dumps(record, ensure_ascii=False).encode()
-    except (OSError, ValueError, RecursionError) as error:
+        raw = _read_json(path)
+        if raw.pop("key", None) != key:
+            return None, "not the cell that its name says"
+        del raw["schema"]
+        return from_json(raw), ""
+    except (OSError, ValueError) as error:
         return None, f"cannot be read: {error}"
-    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
-        return None, f"not a record of schema {SCHEMA}"
-    if key is not None:
-        fields = {"task": str, "estimator": str, "world": int, "status": str, "metrics": dict}
-        wrong = [f for f, kind in fields.items() if not isinstance(record.get(f), kind)]
-        if record.get("key") != key or wrong:
-            return (
-                None,
-                f"not the cell that its name says (wrong: {', '.join(wrong or ['key'])})",
-            )
-    return record, ""
 
 
-def _is_plan(plan: dict) -> bool:
-    """Whether a record has the shape that ``write_plan`` gives it."""
+def _read_json(path: pathlib.Path) -> dict:
+    """The JSON object of our schema in a file; OSError or ValueError for all else."""
+    if path.stat().st_size > _MAX_BYTES:
+        raise ValueError(f"larger than {_MAX_BYTES} bytes")
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    # Half of a surrogate pair is JSON but no text that could be written again.
+    json.dumps(raw, ensure_ascii=False).encode()
+    if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
+        raise ValueError(f"not a record of schema {SCHEMA}")
+    return raw
 
-    def is_index(i):
-        return type(i) is int and 0 <= i < 2**31
 
-    def is_cell(c):  # [key, task, estimator, world, fit]
-        if not isinstance(c, list) or [type(v) for v in c[:3]] != [str] * 3 or len(c) != 5:
-            return False
-        return is_index(c[3]) and (c[4] is None or is_index(c[4]))
-
-    tasks, cells = plan.get("tasks"), plan.get("cells")
-    return (
-        isinstance(plan.get("suite"), str)
-        and isinstance(tasks, dict)
-        and isinstance(cells, list)
-        and all(isinstance(t, dict) for t in tasks.values())
-        and all(is_cell(c) for c in cells)
-    )
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
 
 
 def _hashed(name: str) -> str:

@@ -1,6 +1,7 @@
-"""What a cell records: metrics, training curve, small pictures, time, what made it."""
+"""What a cell records, measured: numbers, training curve, small pictures, time, maker."""
 
 import contextlib
+import functools
 import os
 import platform
 import resource
@@ -20,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import crl
+from crl.bench.run.records import DIVERGED, FAILED, OK, Maker, Numbers, Result, Seconds
 from crl.core import Readout, Truth
 from crl.numerics.assignment import assign
 
@@ -27,48 +29,35 @@ TRACE_POINTS = 64  # of a training curve, kept in the cell
 PICTURE_SIZE = 32  # rows and columns of the matrices kept for the report
 
 
-def flat(metrics: dict) -> dict[str, Any]:
-    """``{name: scalar or dict}`` as ``{name or name.entry: scalar}``.
-
-    The entry that a metric names after itself keeps the one name.
-    """
-    flat = {}
-    for name, value in metrics.items():
-        inner = value if isinstance(value, dict) else {None: value}
-        flat |= {name if k in (None, name) else f"{name}.{k}": v for k, v in inner.items()}
-    return flat
-
-
-def numbers(values: dict) -> dict[str, float | None]:
+def as_numbers(values: dict[str, Any]) -> Numbers:
     """Scalars as JSON numbers; None: undefined."""
     floats = {k: float(v) for k, v in jax.device_get(values).items()}
     return {k: v if np.isfinite(v) else None for k, v in floats.items()}
 
 
-def outcome(metrics: dict, diverged: bool) -> dict:
-    """The record of a fit, or of a comparison of fits."""
-    values = numbers(metrics)
+def outcome(metrics: dict[str, Any], diverged: bool) -> Result:
+    """The result of a fit, or of a comparison of fits."""
+    values = as_numbers(metrics)
     if diverged:  # the last finite state is no result
-        return {"status": "diverged", "metrics": dict.fromkeys(values)}
-    return {"status": "ok", "metrics": values}
+        return Result(DIVERGED, dict.fromkeys(values))
+    return Result(OK, values)
 
 
-def failure(error: Exception) -> dict:
-    """The record of a cell that raised."""
-    sentence = f"{type(error).__name__}: {error}"
+def failure(error: Exception) -> Result:
+    """The result of a cell that raised."""
     trace = "".join(traceback.format_exception(error))
-    return {"status": "failed", "metrics": {}, "error": sentence, "traceback": trace}
+    return Result(FAILED, error=f"{type(error).__name__}: {error}", traceback=trace)
 
 
-def thin(trace: dict[str, np.ndarray]) -> dict[str, list]:
-    """At most TRACE_POINTS steps of a training curve, the first and the last among them."""
+def training_curve(trace: dict[str, np.ndarray]) -> dict[str, list[float | None]]:
+    """At most TRACE_POINTS steps of a trace, the first and the last among them."""
     if not trace:
         return {}
     steps = max(int(np.sum(np.isfinite(v))) for v in trace.values())
     at = np.unique(np.linspace(0, max(0, steps - 1), TRACE_POINTS).astype(int))
     rows = {k: [float(f"{x:.6g}") for x in v[at]] for k, v in trace.items()}
     return {
-        "step": at.tolist(),
+        "step": [float(i) for i in at],
         **{k: [x if np.isfinite(x) else None for x in v] for k, v in rows.items()},
     }
 
@@ -111,7 +100,7 @@ def _matched(similarity: np.ndarray) -> np.ndarray:
     return similarity[np.ix_(rows, columns)][:PICTURE_SIZE, :PICTURE_SIZE]
 
 
-class _Compiling:
+class _CompileTime:
     """Seconds that this process has spent tracing and compiling."""
 
     def __init__(self):
@@ -130,7 +119,10 @@ class _Compiling:
         self.total += seconds
 
 
-_compiling = _Compiling()
+@functools.cache
+def _compile_time() -> _CompileTime:
+    """The one listener of this process; it counts from the first look on."""
+    return _CompileTime()
 
 
 class Clock:
@@ -139,13 +131,13 @@ class Clock:
     def __init__(self):
         self.begin = self._now()
 
-    def read(self) -> dict[str, float]:
+    def read(self, num_cells: int) -> Seconds:
         took, cpu, compiling = (b - a for a, b in zip(self.begin, self._now()))
         run = max(0.0, took - compiling)
-        return {k: round(v, 3) for k, v in dict(compile=compiling, run=run, cpu=cpu).items()}
+        return Seconds(round(compiling, 3), round(run, 3), round(cpu, 3), num_cells)
 
     def _now(self) -> tuple[float, float, float]:
-        return time.perf_counter(), time.process_time(), _compiling.total
+        return time.perf_counter(), time.process_time(), _compile_time().total
 
 
 def peak_bytes(devices: Sequence[jax.Device]) -> int:
@@ -156,22 +148,24 @@ def peak_bytes(devices: Sequence[jax.Device]) -> int:
     return int(stats.get("peak_bytes_in_use", resident * unit))
 
 
-def provenance(devices: Sequence[jax.Device]) -> dict[str, Any]:
+def provenance(devices: Sequence[jax.Device]) -> Maker:
     """What made a result: versions, commit, device; no host or user name."""
     names = ("jax", "jaxlib", "flax", "optax", "numpyro", "numpy", "scikit-learn")
     versions = {"crl": crl.__version__, "python": platform.python_version()}
     for name in names:
         with contextlib.suppress(PackageNotFoundError):
             versions[name] = version(name)
-    return {
-        "versions": versions,
-        **_git(Path(crl.__file__).parent),
-        "device": devices[0].device_kind,
-        "platform": devices[0].platform,
-        "num_devices": len(devices),
-        "machine": f"{platform.system()} {platform.machine()}, {_num_cores()} cores",
-        "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-    }
+    commit, dirty = _git(Path(crl.__file__).parent)
+    return Maker(
+        versions,
+        commit,
+        dirty,
+        device=devices[0].device_kind,
+        platform=devices[0].platform,
+        num_devices=len(devices),
+        machine=f"{platform.system()} {platform.machine()}, {_num_cores()} cores",
+        date=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+    )
 
 
 def _num_cores() -> int:
@@ -179,8 +173,8 @@ def _num_cores() -> int:
     return len(os.sched_getaffinity(0)) if has else os.cpu_count() or 1
 
 
-def _git(folder: Path) -> dict[str, Any]:
-    """The commit of the source, if it is in a repository; dirty: it was edited since."""
+def _git(folder: Path) -> tuple[str | None, bool]:
+    """The commit of the source, if it is in a repository; whether it was edited since."""
 
     def git(*args):
         command = ["git", "-C", str(folder), *args]
@@ -189,6 +183,6 @@ def _git(folder: Path) -> dict[str, Any]:
 
     try:
         commit = git("rev-parse", "HEAD")
-        return {"commit": commit, "dirty": bool(commit and git("status", "--porcelain", "."))}
+        return commit, bool(commit and git("status", "--porcelain", "."))
     except (OSError, subprocess.TimeoutExpired):
-        return {"commit": None, "dirty": False}
+        return None, False

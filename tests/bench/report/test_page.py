@@ -1,6 +1,7 @@
 import csv
 import html.parser
 import json
+import pathlib
 import re
 import shutil
 import subprocess
@@ -9,11 +10,9 @@ import sys
 import numpy as np
 import pytest
 
-from crl import testing
-from crl.bench import figures
-from crl.bench.report import COLUMNS, write_report
-from crl.bench.rows import Row, difference, less_is_better, summarize
-from crl.bench.store import Store
+from crl.bench.report.write import COLUMNS, write_report
+from crl.bench.run.records import OK
+from crl.bench.run.store import Store
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +27,26 @@ def test_failures_come_before_the_tables_and_are_escaped(page):
     text = (page / "report.html").read_text()
     assert text.index("fell over") < text.index("<table")
     assert "&lt;b&gt;peer&lt;/b&gt; fell over" in text and "<b>peer</b>" not in text
-    assert "MissingClaim: metric shd needs readout.graph" in text
+    assert "RuntimeError" in text
+
+
+def test_misses_come_next_with_what_was_expected_and_observed(page):
+    text = (page / "report.html").read_text()
+    assert "<b>2</b>of 4 expectations missed" in text
+    table = text[text.index("Expected and observed") : text.index("What does not apply")]
+    assert text.index("fell over") < text.index("Expected and observed")
+    rows = re.findall(r"<tr><td><span class=\"\w+\">([a-z ]+)</span></td>(.*?)</tr>", table)
+    assert [state for state, _ in rows] == ["missed", "missed", "met", "met"]
+    assert "<td>at most 0.5</td>" in rows[0][1] and "median agreement" in rows[0][1]
+    assert "<td>broken</td>" in rows[1][1] and "3 without a value" in rows[1][1]
+
+
+def test_what_does_not_apply_is_listed_apart(page):
+    text = (page / "report.html").read_text()
+    apart = text[text.index("What does not apply") :]
+    assert "metric shd needs readout.graph" in apart
+    assert "metric shd needs readout.graph" not in text[: text.index("What does not apply")]
+    assert "<b>6</b>do not apply" in text
 
 
 def test_page_fetches_nothing(page):
@@ -68,15 +86,16 @@ def test_long_form_has_every_value_of_every_cell(page):
         header, *rows = csv.reader(file)
     assert tuple(header) == COLUMNS
     records = Store(page).content().records.values()
-    values = sorted(v for r in records for v in r["metrics"].values() if v is not None)
+    results = [r.result for r in records]
+    values = sorted(v for r in results for v in r.metrics.values() if v is not None)
     assert sorted(float(r[6]) for r in rows if r[6]) == values
     states = [r[7] for r in rows]
-    good = [r for r in records if r["status"] == "ok"]
+    good = [r for r in records if r.result.status == OK]
     assert states.count("ok") == len(good)  # a fit has one defined metric, so has stability
-    assert states.count("undefined") == sum(r["fit"] is not None for r in good)
-    assert states.count("failed") == 18
+    assert states.count("undefined") == sum(r.fit is not None for r in good)
+    assert states.count("failed") == 9 and states.count("does not apply") == 6
     assert states.count("diverged") == sum(
-        len(r["metrics"]) for r in records if r["status"] == "diverged"
+        len(r.metrics) for r in results if r.status == "diverged"
     )
 
 
@@ -97,10 +116,10 @@ def test_table_shows_median_quartiles_and_paired_difference(page):
         worlds = [
             np.median(
                 [
-                    r["metrics"]["corr.mean"]
+                    r.result.metrics["corr"]
                     for r in records
-                    if (r["estimator"], r["world"], r["task"]) == (name, w, "rotated")
-                    and r["fit"] is not None
+                    if (r.estimator, r.world, r.task) == (name, w, "rotated")
+                    and r.fit is not None
                 ]
             )
             for w in range(3)
@@ -114,8 +133,9 @@ def test_table_shows_median_quartiles_and_paired_difference(page):
 
 def test_what_fits_report_of_themselves_is_shown(tiny_results):
     store = Store(tiny_results)
-    key = next(k for k, r in sorted(store.content().records.items()) if r.get("diag"))
-    record = {**json.loads(store.path(key).read_text()), "converged": False}
+    key = next(k for k, r in sorted(store.content().records.items()) if r.result.diag)
+    record = json.loads(store.path(key).read_text())
+    record["result"]["converged"] = False
     store.path(key).write_text(json.dumps(record))
     write_report(tiny_results)
     text = (tiny_results / "report.html").read_text()
@@ -135,104 +155,88 @@ def test_missing_cells_are_counted_and_damage_is_named(tiny_results):
     assert "<b>2</b>not run yet" in text and f"{second}.json" in text
 
 
-POISON = [
-    {"task": "<script>alert(1)</script>"},
-    {"pictures": {"graph": {"claim": "<script>", "truth": [[1]]}, "latents": 3}},
+# What a stranger may write: in a field of text it is shown escaped, elsewhere the file is no
+# record and is named as such.
+SCRIPT = "<script>alert(1)</script>"
+TEXTS = [
+    {"task": SCRIPT},
+    {"suite": SCRIPT},
+    {"status": "failed", "error": SCRIPT, "traceback": SCRIPT},
+    {"metrics": {f"{SCRIPT}$x^": 1.0}},
+    {"diag": {SCRIPT: 1.0}},
+    {"trace": {"step": [0.0, 1.0], SCRIPT: [1.0, None]}},
+    {"trace": {"step": [0.0, 1.0], "loss": [1.0]}},
+    {"pictures": {"graph": {"claim": [[1.0], []], "truth": [[1.0]]}}},
+    {"pictures": {"graph": {"claim": [[]], "truth": []}, SCRIPT: {}}},
+    {"versions": {SCRIPT: SCRIPT}, "device": SCRIPT, "machine": SCRIPT, "date": SCRIPT},
+    {"commit": SCRIPT},
+]
+DAMAGES = [
+    {"pictures": {"graph": {"claim": SCRIPT, "truth": [[1]]}}},
     {"pictures": []},
-    {"trace": {"step": ["<script>", 1], "loss": [None, {}]}},
+    {"trace": {"step": [SCRIPT, 1], "loss": [None, {}]}},
     {"trace": 7},
-    {"seconds": {"run": "<script>", "cells": 0}},
+    {"run": SCRIPT},
     {"seconds": None},
-    {"made_by": ["<script>"]},
-    {"made_by": {"versions": "<script>", "date": "<script>"}},
-    {"metrics": {"<script>$x^": 1.0, "deep": {"a": 1}, "text": "<script>"}},
-    {"status": "<script>", "error": "<script>", "traceback": "<script>"},
-    {"metrics": {"corr": 10**400}, "seconds": {"run": 10**400, "cells": 1}},
+    {"made_by": [SCRIPT]},
+    {"versions": SCRIPT},
+    {"metrics": {"deep": {"a": 1}}},
+    {"status": SCRIPT},
+    {"metrics": {"corr": 10**400}},
     {"pictures": {"graph": {"claim": [[10**400]], "truth": [[1]]}}},
-    {"diag": [1], "converged": "<script>"},
-    {"diag": {"<script>": "<script>", "huge": 10**400}},
+    {"diag": [1]},
+    {"converged": SCRIPT},
+    {"best": {"corr": SCRIPT}},
+    {"world": 10**30},
     {"task": "half a pair: \ud800"},
 ]
 
 
+def damaged(record, changes):
+    """The record with fields changed, at whichever level they are."""
+    if not isinstance(record, dict):
+        return record
+    inner = {k: damaged(v, changes) for k, v in record.items()}
+    return {**inner, **{k: v for k, v in changes.items() if k in record}}
+
+
 def test_a_strangers_folder_is_safe_to_look_at(tiny_results):
     store = Store(tiny_results)
-    for i, key in enumerate(sorted(store.content().records)):
-        record = {**json.loads(store.path(key).read_text()), **POISON[i % len(POISON)]}
+    keys = sorted(store.content().records)
+    changes = TEXTS + DAMAGES
+    assert len(keys) > len(changes)
+    for key, change in zip(keys, changes):
+        record = damaged(json.loads(store.path(key).read_text()), change)
         store.path(key).write_text(json.dumps(record))
+    bad = [key for key, change in zip(keys, changes) if change in DAMAGES]
+    assert {pathlib.Path(p.split(": ")[0]).stem for p in store.content().problems} == set(bad)
     plan = json.loads(next((tiny_results / "plans").iterdir()).read_text())
-    key, *names, _, _ = plan["cells"][0]
-    damages = [{"tasks": []}, {"cells": ["<script>"]}, {"suite": 3}]
-    damages += [{"cells": [[key, *names, *end]]} for end in ((0, "x"), (0, [1]), (10**30, 0))]
+    first = plan["cells"][0]
+    task = plan["tasks"]["rotated"]
+    damages = [{"tasks": []}, {"cells": [SCRIPT]}, {"suite": 3}, {"schema": 1}]
+    ends = ({"world": 0, "fit": "x"}, {"fit": [1]}, {"world": 10**30}, {"world": -1})
+    damages += [{"cells": [first | end]} for end in ends]
+    for bound in ({}, {"at_least": SCRIPT}, {"at_least": 1, "of": SCRIPT}):
+        expect = {"expect": {"oja": {"corr": bound}}}
+        damages.append({"tasks": {"rotated": task | expect}})
     for i, damage in enumerate(damages):
         (tiny_results / "plans" / f"{i}.json").write_text(json.dumps({**plan, **damage}))
+    swept = {SCRIPT: {"swept": [SCRIPT, 3], "lr": SCRIPT}, "b": {"swept": 3}, "c": {}}
+    odd = {"suite": SCRIPT, "tasks": {SCRIPT: task | {"estimators": swept, "note": SCRIPT}}}
+    odd["tasks"][SCRIPT]["dgp"] = {"n": 10**400, "deep": [[{"x": None}]]}
+    (tiny_results / "plans" / "odd.json").write_text(json.dumps({**plan, **odd}))
     write_report(tiny_results)
     text = (tiny_results / "report.html").read_text()
     assert text.count("<script>") == 1  # ours
-    assert text.count("not a plan") == 6 and "surrogates not allowed" in text
+    assert text.count("not a plan") == len(damages) and "surrogates not allowed" in text
 
 
 def test_report_is_written_without_matplotlib_and_pyarrow(tiny_results):
     code = (
         "import sys; sys.modules.update(matplotlib=None, pyarrow=None)\n"
-        "from pathlib import Path; from crl.bench.report import write_report\n"
+        "from pathlib import Path; from crl.bench.report.write import write_report\n"
         f"print(write_report(Path({str(tiny_results)!r})))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "pyarrow is not installed" in done.stdout, done.stderr
     assert "matplotlib is not installed" in (tiny_results / "report.html").read_text()
-
-
-def test_summary_is_over_worlds_and_a_lost_fit_loses_its_world():
-    values = {(0, 0): 1.0, (0, 1): 3.0, (1, 0): 10.0, (1, 1): np.nan, (2, 0): 4.0, (2, 1): 4.0}
-    rows = [Row("s", "t", "e", w, f, "m", v, "ok") for (w, f), v in values.items()]
-    summary, worlds = summarize(rows)
-    assert worlds[0] == 2.0 and np.isnan(worlds[1]) and worlds[2] == 4.0
-    assert summary == (3.0, 3.0, 2.5, 3.5, 2, 3)
-    assert difference(worlds, {0: 1.0, 1: 1.0, 2: 1.0}).median == 2.0
-
-
-@pytest.mark.parametrize("name", testing.METRICS)
-def test_direction_of_a_metric_is_known_by_its_name(name):
-    _, _, best = testing.METRICS[name]
-    if best is not None:
-        assert less_is_better(name) == (best == 0)
-
-
-def test_direction_of_a_metric_is_known_by_its_function():
-    function = "crl.metrics.interventions:counterfactual_rmse"
-    assert less_is_better("answers.all", function)
-    assert less_is_better("answers.all", {"factory": function, "scale": 1})
-    assert less_is_better("pairwise_rigid") and less_is_better("x.mse")
-    # Words count whole: neither sid nor dead is in these.
-    assert not any(map(less_is_better, ("inside", "considered", "deadline", "pw_mcc", "f1")))
-
-
-def test_figures_draw_any_name():
-    name = r"$\frac{ & <x> \$"
-    svg = figures.strips({name: {name: [0.1, np.nan, 0.3]}}, {name: "#000000"}, set())
-    assert "1 undefined" in svg and "&lt;x&gt;" in svg
-    assert "<svg" in figures.graphs(np.eye(3), {name: np.zeros((3, 3))})
-    assert "<svg" in figures.heat({name: np.ones((2, 3))})
-    assert "<svg" in figures.curves({name: [([0, 1], [1.0, np.nan], name)]}, {name: "#000000"})
-    points = {name: {"10": [1.0, 2.0], "100": [np.nan], "1000": [0.5]}}
-    assert "<svg" in figures.sweep(name, {name: points}, {name: "#000000"})
-
-
-def test_tasks_that_differ_in_one_number_give_a_curve_against_it():
-    from crl.bench.drawings import Figures
-
-    def task(num_train, noise, law="laplace"):
-        return {"dgp": {"factory": "m:f", "noise": noise, "law": law}, "num_train": num_train}
-
-    tasks = {f"n = {n}": task(n, 0.1) for n in (100, 1000, 10000)}
-    tasks |= {f"noise {noise}": task(500, noise) for noise in (0.1, 0.2)}  # two are no curve
-    tasks["other law"] = task(300, 0.1, law="uniform")
-    rows = [
-        Row("s", name, "e", world, 0, "mcc", 0.5 + 0.1 * world, "ok")
-        for name in tasks
-        for world in range(3)
-    ]
-    (figure,) = Figures(["e"]).sweeps(tasks, rows)
-    assert "Median and quartiles over worlds against num_train" in figure
-    assert Figures(["e"]).sweeps({k: tasks[k] for k in list(tasks)[3:]}, rows) == []

@@ -1,0 +1,1 @@
+"""Looking at results: one page, drawn from a results folder without running its code."""

@@ -1,0 +1,1 @@
+"""Running suites: what to compute, and where each result is kept."""

@@ -52,7 +52,9 @@ def spline_flow(
 
     def init(key, x):
         keys = jax.random.split(key, num_layers)
-        return jax.vmap(lambda k: _init_layer(k, x.shape[1], width, depth, num_bins, x.dtype))(keys)
+        return jax.vmap(lambda k: _init_layer(k, x.shape[1], width, depth, num_bins, x.dtype))(
+            keys
+        )
 
     def apply(params, x):
         def forward(carry, layer):
@@ -81,7 +83,9 @@ def _init_layer(key, d, width, depth, num_bins, dtype) -> Layer:
     sizes = [a, *[width] * depth, (d - a) * raw]
     normal = jax.nn.initializers.variance_scaling(2.0, "fan_in", "normal", 1, 0)
     keys = jax.random.split(key, depth)
-    hidden = [normal(k, (o, max(i, 1)), dtype)[:, :i] for k, i, o in zip(keys, sizes, sizes[1:])]
+    hidden = [
+        normal(k, (o, max(i, 1)), dtype)[:, :i] for k, i, o in zip(keys, sizes, sizes[1:])
+    ]
     return Layer(
         weights=(*hidden, jnp.zeros((sizes[-1], sizes[-2]), dtype)),
         biases=tuple(jnp.zeros((o, 1), dtype) for o in sizes[1:]),

@@ -204,3 +204,50 @@ def leaky_relu_mlp(num_layers: int = 3, slope: float = 0.2) -> Mixing:
         return x
 
     return Mixing(init, forward, inverse)
+
+
+def leaky_tanh_mlp(num_layers: int = 2, slope: float = 0.1) -> Mixing:
+    """An invertible network of square layers, each x <- tanh(M x) + slope M x.
+
+    The entries of M are uniform on [0, 1] if that gives |det M| >= .1, and standard normal
+    otherwise, drawn until it does: the mixing of CauCA (Liang et al., NeurIPS 2023), whose
+    number of nonlinearities is ``num_layers``. slope: positive; what is left of the gradient
+    where tanh is flat. The inverse is Newton's iteration.
+    """
+    if num_layers < 1:
+        raise ValueError(f"leaky_tanh_mlp needs num_layers >= 1, got {num_layers}")
+    if not isinstance(slope, jax.core.Tracer) and not slope > 0:
+        raise ValueError(f"leaky_tanh_mlp needs slope > 0 to be invertible, got {slope}")
+
+    def init(key, num_latents, dtype):
+        key_first, key_other = jax.random.split(key)
+        shape = (num_layers, 1, num_latents, num_latents)
+        first = jax.random.uniform(key_first, shape, dtype)
+        # Less than one in ten of the normal ones is refused in any dimension.
+        other = jax.random.normal(key_other, (num_layers, 24, *shape[2:]), dtype)
+        drawn = jnp.concatenate([first, other], axis=1)
+        is_regular = jnp.abs(jnp.linalg.det(drawn)) >= 0.1
+        return drawn[jnp.arange(num_layers), jnp.argmax(is_regular, axis=1)]  # (layers, d, d)
+
+    def forward(w, z):
+        for matrix in w:
+            z = jnp.matmul(matrix, z, precision="highest")
+            z = jnp.tanh(z) + slope * z
+        return z
+
+    def inverse(w, x):
+        for matrix in reversed(w):
+            x = jnp.linalg.solve(matrix, _inverse_leaky_tanh(x, slope))
+        return x
+
+    return Mixing(init, forward, inverse)
+
+
+def _inverse_leaky_tanh(y: Array, slope: float) -> Array:
+    def newton(_, z):
+        tanh = jnp.tanh(z)
+        return z - (tanh + slope * z - y) / (1 - tanh**2 + slope)
+
+    # The start lies between 0 and the root, where |y| is a concave function of |z|: tangents
+    # climb to the root and never pass it.
+    return jax.lax.fori_loop(0, 16, newton, y / (1 + slope))

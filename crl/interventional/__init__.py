@@ -1,0 +1,1 @@
+"""Latents and their causal graph behind an unknown mixing, from interventions."""

@@ -129,7 +129,8 @@ def _bounded(world: World, abscissa: float) -> World:
 def _signed_uniform(key: Array, shape, size: tuple, dtype) -> Array:
     key_size, key_sign = jax.random.split(key)
     magnitude = jax.random.uniform(key_size, shape, dtype, *size)
-    return magnitude * jax.random.rademacher(key_sign, shape, dtype)
+    is_negative = jax.random.bernoulli(key_sign, jnp.float32(0.5), shape)
+    return jnp.where(is_negative, -magnitude, magnitude)
 
 
 def _gaussian_rows(key: Array, world: World, shifts: Array, n: int) -> Array:

@@ -76,20 +76,24 @@ def tanh_sde(
     edges_per_node: float = 2.0,
     num_shifted: int | None = None,
     shift: tuple[float, float] = (1.5, 3.0),
+    bias: float = 0.0,
     dtype=jnp.float32,
 ) -> DGP:
     """Neural drifts W' tanh(x) - x + b: what two shifts do is not the sum of what each does.
 
     Options, truth and held-out law as in ``linear_sde``. Weights are U(1, 3) with random
     signs, scaled down until no eigenvalue of W has a real part above 1, beyond which there
-    may be several equilibria and no path visits them all. Rows are the ends of simulated
-    paths of 20 units of time.
+    may be several equilibria and no path visits them all. bias: standard deviation of b; the
+    larger, the more variables stay where tanh is flat, and pass next to nothing on: at 1 laws
+    can still be predicted and edges no longer be ranked. Rows are the ends of simulated paths
+    of 20 units of time.
     """
     _check("tanh_sde", num_nodes, edges_per_node, num_shifted, shift)
+    check_options("tanh_sde", nonnegative={"bias": bias})
 
     def init(key):
         world = _random_world(key, num_nodes, edges_per_node, (1.0, 3.0), shift, dtype)
-        return _bounded(world, 1.0)
+        return _bounded(world._replace(bias=bias * world.bias), 1.0)
 
     return _shifted(init, _simulated_rows, num_nodes, num_shifted)
 
@@ -125,7 +129,8 @@ def _bounded(world: World, abscissa: float) -> World:
 def _signed_uniform(key: Array, shape, size: tuple, dtype) -> Array:
     key_size, key_sign = jax.random.split(key)
     magnitude = jax.random.uniform(key_size, shape, dtype, *size)
-    return magnitude * jax.random.rademacher(key_sign, shape, dtype)
+    is_negative = jax.random.bernoulli(key_sign, jnp.float32(0.5), shape)
+    return jnp.where(is_negative, -magnitude, magnitude)
 
 
 def _gaussian_rows(key: Array, world: World, shifts: Array, n: int) -> Array:

@@ -44,8 +44,6 @@ class Diffusion(NamedTuple):
     noise: Array  # (d,) D
     leak: Array  # ()
     is_shifted: Array  # (d,) whether a training environment had this target
-    centre: Array  # (d,) pooled mean of the training rows
-    reach: Array  # (d,) their largest distance from it
     deviation: Array  # () what is left of the mean square of E A h, rows and x standardised
     seed: Array  # () uint32, of the paths that readout simulates
 
@@ -155,8 +153,6 @@ def closed_form(
         noise=scale**2 * jnp.maximum(noise, 1e-6),  # sampling error may take it below 0
         leak=jnp.asarray(leak, x.dtype),
         is_shifted=jnp.any(target > 0, 0),
-        centre=centre,
-        reach=jnp.max(jnp.abs(x - centre), 0),
         deviation=jnp.mean(residual**2),
         seed=seed,
     )
@@ -248,15 +244,16 @@ def predict(
         covariance = lyapunov(matrix, jnp.diag(fitted.noise))
         draws = mean[:, None] + dot(noise, jnp.linalg.cholesky(covariance).T)
     else:
-        start = fitted.centre + noise * fitted.reach / 3
+        # Wide: between the extremes to which a bounded psi can drive a variable.
+        start = force[:, None] + noise * jnp.sum(jnp.abs(fitted.drift), 1)
+        start = start / fitted.leak
 
         def total(x):
             return dot(psi(x), fitted.drift.T) + force[:, None]
 
         dt = STEP / fitted.leak
         draws = simulate(key_path, total, fitted.leak, fitted.noise, start, NUM_STEPS, dt)
-    distance = jnp.abs(draws - fitted.centre) / fitted.reach
-    is_stable = jnp.all(distance < 10)  # False for NaN too
+    is_stable = jnp.all(jnp.isfinite(draws))
     known = jnp.all(fitted.is_shifted | (target == 0), 1)  # (E,)
     return jnp.where(known[:, None, None] & is_stable, draws, jnp.nan), is_stable
 

@@ -1,6 +1,6 @@
 """What every metric keeps: pure, mappable, best where it says so, and clear when it cannot."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -82,9 +82,9 @@ def _judged(metric, good: Readout, bad: list[Readout], sample: Sample) -> list[A
 def _says_what_is_missing(judge: Callable, record: Readout | Truth) -> None:
     """Every field is named when it is missing, or is not needed."""
     side = "readout" if isinstance(record, Readout) else "truth"
-    for field in (f for f, v in record._asdict().items() if v is not None):
+    for field, without in _each_missing(record):
         try:
-            jax.eval_shape(judge, record._replace(**{field: None}))
+            jax.eval_shape(judge, without)
         except MissingClaim as error:
             assert field in str(error), f"the error must name {side}.{field}: {error}"
         except Exception as error:
@@ -92,6 +92,17 @@ def _says_what_is_missing(judge: Callable, record: Readout | Truth) -> None:
                 f"without {side}.{field} it raises {type(error).__name__} ({error}): read it "
                 f"with need(..., {field!r}, ...)"
             ) from error
+
+
+def _each_missing(record: Readout | Truth) -> Iterator[tuple[str, Readout | Truth]]:
+    """Each field that there is, and each entry of ``other``, with the record without it."""
+    for field, value in record._asdict().items():
+        if field == "other":
+            for name in value or ():
+                rest = {k: v for k, v in value.items() if k != name}
+                yield name, record._replace(other=rest)
+        elif value is not None:
+            yield field, record._replace(**{field: None})
 
 
 def random_claims(key: Array, like: Readout) -> Readout:

@@ -29,6 +29,7 @@ FORMAT = "crl-rows-1"
 SHARD_BYTES = 2**26
 WINDOW_BYTES = 2**26
 EXAMPLE_ROWS = 8192
+PART_ROWS = 1024  # converted to float32 at a time
 
 
 class Shard(NamedTuple):
@@ -198,11 +199,17 @@ def stream_rows(
         ends = itertools.accumulate(int(sizes[w].sum()) for w in windows)
         return windows, [0, *ends][:-1]
 
-    @functools.lru_cache(maxsize=1)  # a chunk mostly begins where the one before ended
-    def window(epoch, number):
-        """The rows of a window in the order of the files, and the order to take them in."""
-        found = read_blocks(rows, block, epoch_windows(epoch)[0][number])
-        return found, np.random.default_rng([seed, 2, epoch, number]).permutation(len(found))
+    last = {}  # the window read last: a chunk mostly begins where the one before ended
+
+    def take(epoch, number, first, num):
+        """At most num rows of a window, from the first-th in its random order."""
+        if (epoch, number) not in last:
+            last.clear()  # before the next is read, for the memory
+            found = read_blocks(rows, block, epoch_windows(epoch)[0][number])
+            rng = np.random.default_rng([seed, 2, epoch, number])
+            last[epoch, number] = found, rng.permutation(len(found))
+        found, shuffle = last[epoch, number]
+        return found[shuffle[first : first + num]]
 
     def read(start, num, size):
         x = np.empty((num * size, *rows.shape), np.float32)
@@ -211,10 +218,9 @@ def stream_rows(
             epoch, row = divmod(start * size + done, per_epoch)
             starts = epoch_windows(epoch)[1]
             number = bisect.bisect_right(starts, row) - 1
-            found, shuffle = window(epoch, number)
-            taken = shuffle[row - starts[number] :][: len(x) - done]
-            x[done : done + len(taken)] = found[taken]
-            done += len(taken)
+            part = take(epoch, number, row - starts[number], min(len(x) - done, PART_ROWS))
+            x[done : done + len(part)] = part
+            done += len(part)
         return Data(
             x.reshape(num, size, *rows.shape),
             np.zeros((num, size), np.int32),

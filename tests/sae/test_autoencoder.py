@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from crl.metrics.stability import pw_mcc
 
 import crl
 from crl import core
@@ -20,6 +19,7 @@ from crl.core import Sample, Task, Truth, grouped
 from crl.dgp.superposition import s1, song, superposition
 from crl.feed import draw_batch
 from crl.metrics.dictionaries import dictionary_mcc, fvu, match_atoms, support_f1
+from crl.metrics.stability import pw_mcc
 from crl.sae.autoencoder import Params, aux_loss, top_codes
 from crl.sae.batch_topk_sae import batch_topk_sae
 from crl.sae.topk_sae import topk_sae

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import time
@@ -47,6 +48,7 @@ def fitted(child, out):
     """The leaves of the fitted state, and the peak of resident memory in bytes."""
     peak, _ = child.communicate(timeout=1500)
     assert child.returncode == 0
+    sys.stderr.write(f"peak {int(peak) / 1e6:.0f} MB\n")
     with np.load(out) as leaves:
         return [leaves[name] for name in leaves], int(peak)
 
@@ -57,7 +59,7 @@ def kill_after_steps(child, checkpoint, num_steps):
         saved = [int(p.name) for p in checkpoint.glob("*") if p.name.isdigit()]
         if max(saved, default=0) >= num_steps:
             child.kill()
-            child.wait()
+            child.communicate()
             return max(saved)
         time.sleep(0.05)
     raise AssertionError("the fit ended before it was killed")
@@ -77,10 +79,16 @@ def write_world(folder, num_dims, num_atoms, k, num_rows):
     return sample(jax.random.key(0), world, 2)
 
 
+@pytest.fixture
+def folder(tmp_path):
+    yield tmp_path / "rows"
+    shutil.rmtree(tmp_path / "rows")  # 2 GB that pytest would keep
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_two_gigabytes_train_within_one_of_memory_and_end_alike_after_kills(tmp_path):
-    folder, options = tmp_path / "rows", dict(num_atoms=256, k=4)
+def test_two_gigabytes_train_within_one_of_memory_and_end_alike_after_kills(folder, tmp_path):
+    options = dict(num_atoms=256, k=4)
     truth = write_world(folder, num_dims=1024, **options, num_rows=2**20)
     assert sum(path.stat().st_size for path in folder.iterdir()) > 2e9
 

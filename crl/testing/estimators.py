@@ -7,6 +7,7 @@ planted in tests/test_testing.py that it catches.
 
 import functools
 import inspect
+import re
 import tempfile
 from collections.abc import Callable
 
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from crl import train
+from crl import parallel, train
 from crl.check import check_task, difference
 from crl.combinators import best_checkpoint, restarts
 from crl.core import PER_ROW, Data, Estimator, Readout, Sample, Task, draw, merit, metric
@@ -203,7 +204,7 @@ def keeps_only_what_readout_reads(t: Trial) -> None:
         if leaf.size < 2 or jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             continue  # a count is no burden
         changed = [v for _, v in leaves]
-        changed[i] = ~leaf if leaf.dtype == bool else -leaf[::-1] + 1
+        changed[i] = ~leaf if leaf.dtype == bool else 3 * leaf[::-1] + 1
         claims = train.readout(t.estimator, form.unflatten(changed), t.test.data)
         pairs = zip(numbers(t.claims), numbers(claims))
         assert any(not np.array_equal(a, b, equal_nan=True) for (_, a), (_, b) in pairs), (
@@ -378,6 +379,36 @@ def streams_feed_it(t: Trial) -> None:
         assert_close(*claims, "fed by a Stream, another claim:")
 
 
+def splits_its_work(t: Trial) -> None:
+    """Over several devices each multiplies its share of the rows of a batch, and no more.
+
+    Looks at the compiled text of a step, for estimators with a batch size, where there are
+    two devices or more.
+    """
+    devices = tuple(jax.local_devices())
+    if len(devices) < 2 or not t.estimator.num_steps or t.estimator.batch_size is None:
+        return
+    share = 53  # a prime: not the size of anything else
+    size = share * len(devices)
+    estimator = t.estimator._replace(batch_size=size)
+    data = hold_out(t.train.data, estimator.holdout)
+
+    def batch(key, data, i):
+        return parallel.spread_rows(draw_batch(key, data, size), devices)
+
+    def step(key, lane, data):
+        return train.advance(estimator, key, lane, data, 1, batch=batch)
+
+    lane = jax.jit(functools.partial(train.start, estimator))(t.key, data)
+    args = parallel.on_all_devices((t.key, lane, data), devices)
+    sizes = _sizes_in_products(jax.jit(step).lower(*args).compile().as_text())
+    assert size not in sizes, (
+        f"of a batch of {size} rows each of {len(devices)} devices multiplies all, not its "
+        f"{share}: a step that orders or draws rows itself gathers them everywhere"
+    )
+    assert share in sizes, f"no device multiplies its {share} rows: {sorted(sizes)}"
+
+
 FAST = (
     fits_its_task,
     keeps_form_and_dtype,
@@ -396,6 +427,7 @@ SLOW = (
     held_rows_are_not_learnt_from,
     combinators_nest,
     streams_feed_it,
+    splits_its_work,
 )
 
 
@@ -424,6 +456,16 @@ def _run(estimator: Estimator, train_data: Data, test_data: Data, key: Array) ->
 def _shapes(estimator: Estimator, train_data: Data, test_data: Data) -> dict:
     run = functools.partial(_run, estimator)
     return jax.eval_shape(run, train_data, test_data, jax.random.key(0))
+
+
+def _sizes_in_products(text: str) -> set[int]:
+    """All sizes of axes of the operands and results of matrix products in compiled text."""
+    shapes = dict(re.findall(r"(%[\w.-]+) = \w+\[([\d,]*)\]", text))
+    sizes = set()
+    for result, operands in re.findall(r"(%[\w.-]+) = [^\n]*? dot\(([^)]*)\)", text):
+        for name in (result, *re.findall(r"%[\w.-]+", operands)):
+            sizes |= {int(n) for n in shapes.get(name, "").split(",") if n}
+    return sizes
 
 
 def _cast(tree, dtype):

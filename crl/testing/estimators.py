@@ -197,6 +197,20 @@ def reads_out_row_by_row(t: Trial) -> None:
             )
 
 
+def an_empty_query_changes_nothing(t: Trial) -> None:
+    """Where nothing is set by do(), the counterfactual is x as it was, to rounding."""
+    data = t.test.data
+    if t.claims.counterfactual is None or "do_mask" not in data.aux:
+        return
+    aux = {**data.aux, "do_mask": jnp.zeros_like(data.aux["do_mask"])}
+    answer = train.readout(t.estimator, t.fit.state, data._replace(aux=aux)).counterfactual
+    gap, size = (float(jnp.max(jnp.abs(a))) for a in (answer - data.x, data.x))
+    assert gap <= 8 * jnp.finfo(data.x.dtype).eps * size, (
+        f"nothing is set, yet the counterfactual differs from x by {gap:.2g}: leave alone "
+        "what no cause reaches, the error of an inverted mechanism is no effect"
+    )
+
+
 def keeps_only_what_readout_reads(t: Trial) -> None:
     """Every array of the fitted state matters to a claim: finish drops the others."""
     leaves, form = jax.tree_util.tree_flatten_with_path(t.fit.state)
@@ -416,6 +430,7 @@ FAST = (
     beats_knowing_nothing,
     fits_the_same_twice,
     reads_out_row_by_row,
+    an_empty_query_changes_nothing,
     keeps_only_what_readout_reads,
 )
 SLOW = (

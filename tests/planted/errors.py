@@ -81,11 +81,18 @@ ERRORS = [
         TRAIN,
     ),
     Planted(
-        "a diverged lane is not frozen",
+        "a loss that is not finite goes on",
         "crl/train.py",
-        "        select(frozen, lane.state, state),",
-        "        state,",
+        'diverged |= ~converged & ~jnp.isfinite(info["loss"])',
+        "diverged |= False",
         TRAIN,
+    ),
+    Planted(
+        "steps counted after the end",
+        "crl/train.py",
+        "step = jnp.where(has_stopped, lane.step, lane.step + 1)",
+        "step = lane.step + 1",
+        f"{TRAIN} {COMBINED}",
     ),
     Planted(
         "converged ignored",
@@ -97,8 +104,8 @@ ERRORS = [
     Planted(
         "converged never said",
         "crl/train.py",
-        "converged=lane.converged | (~frozen & estimator.converged(state))",
-        "converged=lane.converged",
+        "converged |= ~diverged & estimator.converged(state)",
+        "converged |= False",
         TRAIN,
     ),
     Planted(
@@ -295,8 +302,8 @@ ERRORS = [
     Planted(
         "effects of the causes",
         "crl/dgp/scm.py",
-        "transitive_closure(world.mechanisms.graph)[node]",
-        "transitive_closure(world.mechanisms.graph).T[node]",
+        "transitive_closure(world.mechanisms.graph)[",
+        "transitive_closure(world.mechanisms.graph).T[",
         WORLDS,
     ),
     Planted(

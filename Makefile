@@ -7,14 +7,20 @@ COMPILE = $(BIN)/python -m compileall -q -j 0 .venv/lib
 # A file of tests, or an estimator's properties, share what they compiled: see conftest.py.
 PYTEST = $(BIN)/python -m pytest -q -n 2 --dist loadgroup
 
-.PHONY: bench test slow planted lint speed notebooks clean
+.PHONY: bench test test-hundred slow planted lint speed notebooks clean
 
 bench: .venv/.suites
 	$(BIN)/crl run benchmarks/quick.py --workdir results/quick; failed=$$?; \
 	$(BIN)/crl report results/quick && exit $$failed
 
+# A third less to compile; what runs for long is in the slow lane.
+test test-hundred: export XLA_FLAGS ?= --xla_backend_optimization_level=0
 test: .venv/.dev
 	$(PYTEST)
+
+# The same beside a hundred methods more: it must stay within 10 minutes from a cold cache.
+test-hundred: .venv/.dev
+	XDG_CACHE_HOME=$$(mktemp -d) $(PYTEST) tests tests/conformance/hundred.py
 
 # All of the slow lane, or with FAMILY=scm what lies in tests/scm and its conformance; the
 # tests that belong to no family are FAMILY=core. Pytest's 5, no tests, is no failure.

@@ -223,6 +223,16 @@ PLANTED = {
 }
 
 
+def test_an_answer_to_an_empty_query_that_is_not_x_is_caught():
+    def readout(state, data):
+        return Readout(graph=jnp.zeros((2, 2), jnp.int32), counterfactual=data.x + 1e-3)
+
+    idle = GOOD._replace(init=lambda key, data: {"w": jnp.ones((2, 2))}, num_steps=0)
+    with pytest.raises(AssertionError, match="nothing is set, yet"):
+        t = Trial(idle._replace(readout=readout), scm_task())
+        estimators.an_empty_query_changes_nothing(t)
+
+
 @pytest.mark.parametrize("case", PLANTED)
 def test_a_planted_error_is_caught(case):
     holds, estimator, sentence = PLANTED[case]

@@ -7,6 +7,7 @@ planted in tests/test_testing.py that it catches.
 
 import functools
 import inspect
+import re
 import tempfile
 from collections.abc import Callable
 
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from crl import train
+from crl import parallel, train
 from crl.check import check_task, difference
 from crl.combinators import best_checkpoint, restarts
 from crl.core import PER_ROW, Data, Estimator, Readout, Sample, Task, draw, merit, metric
@@ -159,7 +160,7 @@ def floats_may_be_traced(t: Trial) -> None:
 
 
 def beats_knowing_nothing(t: Trial) -> None:
-    """On its easiest world the fit is better than the truth permuted and any constant."""
+    """On its easiest world the fit is better than any guess of ``crl.testing.guesses``."""
     assert not t.fit.diverged, "the fit diverged on its easiest world"
     for name, (ours, of) in _merits(t, t.claims).items():
         assert ours > of.nothing, (
@@ -196,17 +197,37 @@ def reads_out_row_by_row(t: Trial) -> None:
             )
 
 
+def an_empty_query_changes_nothing(t: Trial) -> None:
+    """Where nothing is set by do(), the counterfactual is x as it was, to rounding."""
+    data = t.test.data
+    if t.claims.counterfactual is None or "do_mask" not in data.aux:
+        return
+    aux = {**data.aux, "do_mask": jnp.zeros_like(data.aux["do_mask"])}
+    answer = train.readout(t.estimator, t.fit.state, data._replace(aux=aux)).counterfactual
+    gap, size = (float(jnp.max(jnp.abs(a))) for a in (answer - data.x, data.x))
+    assert gap <= 8 * jnp.finfo(data.x.dtype).eps * size, (
+        f"nothing is set, yet the counterfactual differs from x by {gap:.2g}: leave alone "
+        "what no cause reaches, the error of an inverted mechanism is no effect"
+    )
+
+
 def keeps_only_what_readout_reads(t: Trial) -> None:
     """Every array of the fitted state matters to a claim: finish drops the others."""
     leaves, form = jax.tree_util.tree_flatten_with_path(t.fit.state)
+
+    def matters(i, leaf):
+        changed = [v for _, v in leaves]
+        changed[i] = leaf
+        claims = train.readout(t.estimator, form.unflatten(changed), t.test.data)
+        pairs = zip(numbers(t.claims), numbers(claims))
+        return any(not np.array_equal(a, b, equal_nan=True) for (_, a), (_, b) in pairs)
+
     for i, (path, leaf) in enumerate(leaves):
         if leaf.size < 2 or jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             continue  # a count is no burden
-        changed = [v for _, v in leaves]
-        changed[i] = ~leaf if leaf.dtype == bool else -leaf[::-1] + 1
-        claims = train.readout(t.estimator, form.unflatten(changed), t.test.data)
-        pairs = zip(numbers(t.claims), numbers(claims))
-        assert any(not np.array_equal(a, b, equal_nan=True) for (_, a), (_, b) in pairs), (
+        # What is compared with a threshold may pass it one way only.
+        others = (~leaf,) if leaf.dtype == bool else (3 * leaf[::-1] + 1, jnp.zeros_like(leaf))
+        assert any(matters(i, other) for other in others), (
             f"no claim depends on fitted{jax.tree_util.keystr(path)} of shape {leaf.shape}: "
             "let finish return what readout needs, and no more"
         )
@@ -336,7 +357,8 @@ def held_rows_are_not_learnt_from(t: Trial) -> None:
 def _smallness(claims: Readout, sample: Sample) -> Array:
     """A score that any readout has."""
     del sample
-    floats = [v for v in jax.tree.leaves(claims._replace(diag=None)) if v.dtype.kind == "f"]
+    leaves = jax.tree.leaves(claims._replace(diag=None, other=None))
+    floats = [v for v in leaves if v.dtype.kind == "f"]
     return -sum(jnp.mean(jnp.abs(v)) for v in floats)
 
 
@@ -347,8 +369,9 @@ def combinators_nest(t: Trial) -> None:
     nested = restarts(best_checkpoint(t.short, _smallness, every=2), 2, _smallness)
     fit = train.fit(nested, t.key, t.train.data)
     assert not fit.diverged, "restarts of its best checkpoints diverge"
-    claims = train.readout(nested, fit.state, t.test.data)._replace(diag=None)
-    changed = difference(t.claims._replace(diag=None), claims)
+    claims = train.readout(nested, fit.state, t.test.data)
+    # They add the scores of the restarts.
+    changed = difference(*(c._replace(diag=None, other=None) for c in (t.claims, claims)))
     assert not changed, f"restarts of its best checkpoints claim something else: {changed}"
 
 
@@ -376,6 +399,36 @@ def streams_feed_it(t: Trial) -> None:
         assert_close(*claims, "fed by a Stream, another claim:")
 
 
+def splits_its_work(t: Trial) -> None:
+    """Over several devices each multiplies its share of the rows of a batch, and no more.
+
+    Looks at the compiled text of a step, for estimators with a batch size, where there are
+    two devices or more.
+    """
+    devices = tuple(jax.local_devices())
+    if len(devices) < 2 or not t.estimator.num_steps or t.estimator.batch_size is None:
+        return
+    share = 53  # a prime: not the size of anything else
+    size = share * len(devices)
+    estimator = t.estimator._replace(batch_size=size)
+    data = hold_out(t.train.data, estimator.holdout)
+
+    def batch(key, data, i):
+        return parallel.spread_rows(draw_batch(key, data, size), devices)
+
+    def step(key, lane, data):
+        return train.advance(estimator, key, lane, data, 1, batch=batch)
+
+    lane = jax.jit(functools.partial(train.start, estimator))(t.key, data)
+    args = parallel.on_all_devices((t.key, lane, data), devices)
+    sizes = _sizes_in_products(jax.jit(step).lower(*args).compile().as_text())
+    assert size not in sizes, (
+        f"of a batch of {size} rows each of {len(devices)} devices multiplies all, not its "
+        f"{share}: a step that orders or draws rows itself gathers them everywhere"
+    )
+    assert share in sizes, f"no device multiplies its {share} rows: {sorted(sizes)}"
+
+
 FAST = (
     fits_its_task,
     keeps_form_and_dtype,
@@ -383,6 +436,7 @@ FAST = (
     beats_knowing_nothing,
     fits_the_same_twice,
     reads_out_row_by_row,
+    an_empty_query_changes_nothing,
     keeps_only_what_readout_reads,
 )
 SLOW = (
@@ -394,6 +448,7 @@ SLOW = (
     held_rows_are_not_learnt_from,
     combinators_nest,
     streams_feed_it,
+    splits_its_work,
 )
 
 
@@ -422,6 +477,16 @@ def _run(estimator: Estimator, train_data: Data, test_data: Data, key: Array) ->
 def _shapes(estimator: Estimator, train_data: Data, test_data: Data) -> dict:
     run = functools.partial(_run, estimator)
     return jax.eval_shape(run, train_data, test_data, jax.random.key(0))
+
+
+def _sizes_in_products(text: str) -> set[int]:
+    """All sizes of axes of the operands and results of matrix products in compiled text."""
+    shapes = dict(re.findall(r"(%[\w.-]+) = \w+\[([\d,]*)\]", text))
+    sizes = set()
+    for result, operands in re.findall(r"(%[\w.-]+) = [^\n]*? dot\(([^)]*)\)", text):
+        for name in (result, *re.findall(r"%[\w.-]+", operands)):
+            sizes |= {int(n) for n in shapes.get(name, "").split(",") if n}
+    return sizes
 
 
 def _cast(tree, dtype):

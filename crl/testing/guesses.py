@@ -2,9 +2,9 @@
 
 Whoever knows nothing of a world can still know what such worlds look like. So its claims
 are the truth itself with rows, nodes or coordinates permuted, which keeps the number of
-edges, the law of the latents and the angles between atoms, or the best constant: the empty
-graph, the mean. An estimator has learnt something when it beats both; random matrices would
-be beaten by any claim that looks plausible.
+edges, the law of the latents and the angles between atoms; or the best constant: the empty
+graph, the mean; or latents that are random linear maps of x, since those of an estimator
+that learnt nothing are still made of x. An estimator has learnt something when it beats all.
 """
 
 from typing import NamedTuple
@@ -16,31 +16,44 @@ from jax import Array
 
 from crl.core import MissingClaim, Readout, Sample, Truth, merit
 from crl.numerics.graphs import topological_order
+from crl.numerics.linalg import dot
 from crl.testing.tools import stacked
 
-NUM_PERMUTATIONS = 8  # one guess at a small graph may be right; eight are not on average
+NUM_GUESSES = 8  # of a kind: one guess at a small graph may be right; eight are not on average
 
 
 class Scale(NamedTuple):
     """A metric's merit (larger is better) at both ends of what can be claimed."""
 
-    nothing: float  # of the truth permuted, on average, or of the best constant
+    nothing: float  # of the best kind of guess, on average over guesses of a kind
     perfect: float
 
 
 def scale(metric, sample: Sample, key: Array) -> Scale:
     """Between which merits claims about a sample lie; AssertionError where it cannot tell."""
     perfect = perfect_claims(sample)
-    guesses = [permuted(k, perfect) for k in jax.random.split(key, NUM_PERMUTATIONS)]
-    claims = stacked([perfect, *constants(sample, perfect), *guesses])
+    keys = jax.random.split(key, NUM_GUESSES)
+    kinds = [
+        [perfect],
+        [permuted(k, perfect) for k in keys],
+        [encoded(k, permuted(k, perfect), sample) for k in keys],
+        *([each] for each in constants(sample, perfect)),
+    ]
+    claims = stacked([each for kind in kinds for each in kind])
     try:
         values = jax.jit(jax.vmap(metric, in_axes=(0, None)))(claims, sample)
     except MissingClaim as error:
         raise AssertionError(f"the truth of this world has no answer: {error}") from error
-    best, empty, full, *others = np.asarray(merit(metric, values), float)
-    others = [v for v in others if not np.isnan(v)]
-    guess = np.mean(others) if others else -np.inf
-    return Scale(float(np.nanmax([guess, empty, full])), float(best))
+    merits = np.asarray(merit(metric, values), float)
+    ends = np.cumsum([len(kind) for kind in kinds])
+    best, *guesses = (_mean(kind) for kind in np.split(merits, ends[:-1]))
+    return Scale(max(guesses), best)
+
+
+def _mean(merits: np.ndarray) -> float:
+    """Of those that are defined; the least there is where none is."""
+    defined = merits[~np.isnan(merits)]
+    return float(np.mean(defined)) if len(defined) else -np.inf
 
 
 def perfect_claims(sample: Sample) -> Readout:
@@ -90,6 +103,15 @@ def permuted(key: Array, claims: Readout) -> Readout:
             k: shuffle(v, *range(v.ndim), kind=NODE) for k, v in claims.other.items()
         }
     return claims._replace(**found)
+
+
+def encoded(key: Array, claims: Readout, sample: Sample) -> Readout:
+    """The claims with latents, if any, that are a random linear map of x."""
+    if claims.z is None:
+        return claims
+    x = sample.data.x.reshape(len(sample.data.x), -1)
+    weights = jax.random.normal(key, (x.shape[1], claims.z.shape[1]), x.dtype)
+    return claims._replace(z=dot(x, weights))
 
 
 def constants(sample: Sample, like: Readout) -> tuple[Readout, Readout]:

@@ -29,7 +29,7 @@ from crl.core import Estimator, PyTree, Readout, num_envs
 from crl.ica.modulation import check_modulation, least_modulation
 from crl.nets.mlp import mlp
 from crl.numerics.linalg import dot, sum_of_squares
-from crl.numerics.whitening import Whitening, whiten
+from crl.numerics.whitening import whiten
 
 STATISTICS = {"location_scale": 2, "scale": 1}  # of each latent under that prior
 START_SCALE = 0.2  # of the posterior and of the noise, where x has unit variance
@@ -49,15 +49,10 @@ class State(NamedTuple):
     """The model and its optimiser."""
 
     params: Params
-    opt: optax.OptState
-    whitening: Whitening
-
-
-class Fitted(NamedTuple):
-    """The model."""
-
-    params: Params
-    whitening: Whitening
+    center: Array  # (p,)
+    whitener: Array  # (p, p)
+    dewhitener: Array  # (p, p)
+    opt: optax.OptState | None  # None when fitted
 
 
 class Normals(NamedTuple):
@@ -142,10 +137,13 @@ def ivae(
             log_scale=0.1 * jax.random.normal(key_prior, shape, x.dtype),
             log_noise=jnp.full(p, jnp.log(START_SCALE), x.dtype),
         )
-        return State(params, optimizer.init(params), whiten(x, p))
+        white = whiten(x, p)
+        return State(
+            params, white.mean, white.whitener, white.dewhitener, optimizer.init(params)
+        )
 
     def loss(params, state, key, batch):
-        x = dot(batch.x - state.whitening.mean, state.whitening.whitener.T)
+        x = dot(batch.x - state.center, state.whitener.T)
         q = posterior_of(params, x, batch.env)
         points = jax.random.normal(key, (1, *q.mean.shape), x.dtype)
         bound = elbo(
@@ -155,16 +153,16 @@ def ivae(
 
     def finish(key, state, data):
         del key, data
-        return Fitted(state.params, state.whitening)
+        return state._replace(opt=None)
 
     def readout(fitted, data):
-        params, white = fitted
+        params = fitted.params
         with jax.default_matmul_precision("highest"):
-            x = dot(data.x - white.mean, white.whitener.T)
+            x = dot(data.x - fitted.center, fitted.whitener.T)
             q, p = posterior_of(params, x, data.env), prior_of(params, data.env)
             points = cubature(num_latents, x.dtype)
             bound = elbo(decoder(params), params.log_noise, x, q, p, points)
-            estimate = white.mean + dot(decoder(params)(q.mean), white.dewhitener.T)
+            estimate = fitted.center + dot(decoder(params)(q.mean), fitted.dewhitener.T)
         environments = jnp.arange(len(params.mean))
         scores = -gaussian_energy(q.mean[:, None], *prior_of(params, environments))  # (n, E)
         diag = {
@@ -173,7 +171,7 @@ def ivae(
             "noise": jnp.exp(jnp.max(params.log_noise)),
             "least_modulation": least_modulation(scores, num_latents * num_statistics),
         }
-        log_volume = jnp.linalg.slogdet(white.whitener)[1]
+        log_volume = jnp.linalg.slogdet(fitted.whitener)[1]
         return Readout(z=q.mean, x=estimate, log_prob=bound + log_volume, diag=diag)
 
     return Estimator(
@@ -204,7 +202,7 @@ def triangular(entries: Array, d: int) -> Array:
 
 def cubature(d: int, dtype) -> Array:
     """2 d equally weighted points (2 d, 1, d) with the moments of N(0, I) up to the third."""
-    axes = jnp.sqrt(d) * jnp.eye(d, dtype=dtype)
+    axes = d**0.5 * jnp.eye(d, dtype=dtype)
     return jnp.concatenate([axes, -axes])[:, None]
 
 

@@ -24,7 +24,7 @@ from crl.core import Estimator, PyTree, Readout, num_envs
 from crl.ica.modulation import check_modulation, least_modulation
 from crl.nets.mlp import mlp
 from crl.numerics.linalg import dot
-from crl.numerics.whitening import Whitening, whiten
+from crl.numerics.whitening import whiten
 
 
 class Params(NamedTuple):
@@ -39,15 +39,9 @@ class State(NamedTuple):
     """The classifier of whitened x, and its optimiser."""
 
     params: Params
-    opt: optax.OptState
-    whitening: Whitening
-
-
-class Fitted(NamedTuple):
-    """The classifier of whitened x."""
-
-    params: Params
-    whitening: Whitening
+    mean: Array  # (p,)
+    whitener: Array  # (p, p)
+    opt: optax.OptState | None  # None when fitted
 
 
 def tcl(
@@ -99,20 +93,21 @@ def tcl(
             weight=0.1 * jax.random.normal(key_weight, shape, x.dtype),
             bias=jnp.zeros(shape[1], x.dtype),
         )
-        return State(params, optimizer.init(params), whiten(x, x.shape[1]))
+        white = whiten(x, x.shape[1])
+        return State(params, white.mean, white.whitener, optimizer.init(params))
 
     def loss(params, state, key, batch):
         del key
-        h = net.apply(params.features, whitened(state.whitening, batch.x))
+        h = net.apply(params.features, whitened(state, batch.x))
         return cross_entropy(logits(params, h), batch.env), {}
 
     def finish(key, state, data):
         del key, data
-        return Fitted(state.params, state.whitening)
+        return state._replace(opt=None)
 
     def readout(fitted, data):
         with jax.default_matmul_precision("highest"):
-            h = net.apply(fitted.params.features, whitened(fitted.whitening, data.x))
+            h = net.apply(fitted.params.features, whitened(fitted, data.x))
             scores = logits(fitted.params, h)
         diag = {
             "cross_entropy": cross_entropy(scores, data.env),
@@ -131,9 +126,9 @@ def tcl(
     )
 
 
-def whitened(whitening: Whitening, x: Array) -> Array:
+def whitened(state: State, x: Array) -> Array:
     """x (n, p) in principal components of unit variance."""
-    return dot(x - whitening.mean, whitening.whitener.T)
+    return dot(x - state.mean, state.whitener.T)
 
 
 def logits(params: Params, h: Array) -> Array:

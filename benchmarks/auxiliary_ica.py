@@ -1,4 +1,4 @@
-"""Nonlinear ICA by what changes between environments, each beside a modulation too poor for it.
+"""ICA by what changes between environments, beside modulations too poor for it.
 
 crl run benchmarks/auxiliary_ica.py --workdir results/auxiliary_ica
 """

@@ -128,16 +128,15 @@ def ivae(
     def init(key, data):
         check_modulation("ivae", data, num_latents, num_statistics)
         key_encoder, key_decoder, key_prior = jax.random.split(key, 3)
-        x, (p, num) = data.x, (data.x.shape[1], num_envs(data))
-        shape = (num, num_latents)
+        x, num_columns, num = data.x, data.x.shape[1], num_envs(data)
         params = Params(
-            encoder=encoder.init(key_encoder, jnp.zeros((1, p + num), x.dtype)),
-            decoder=mlp(p, width, depth).init(key_decoder, x[:1, :num_latents]),
-            mean=jnp.zeros(shape, x.dtype),
-            log_scale=0.1 * jax.random.normal(key_prior, shape, x.dtype),
-            log_noise=jnp.full(p, jnp.log(START_SCALE), x.dtype),
+            encoder=encoder.init(key_encoder, jnp.zeros((1, num_columns + num), x.dtype)),
+            decoder=mlp(num_columns, width, depth).init(key_decoder, x[:1, :num_latents]),
+            mean=jnp.zeros((num, num_latents), x.dtype),
+            log_scale=0.1 * jax.random.normal(key_prior, (num, num_latents), x.dtype),
+            log_noise=jnp.full(num_columns, jnp.log(START_SCALE), x.dtype),
         )
-        white = whiten(x, p)
+        white = whiten(x, num_columns)
         return State(
             params, white.mean, white.whitener, white.dewhitener, optimizer.init(params)
         )
@@ -146,10 +145,8 @@ def ivae(
         x = dot(batch.x - state.center, state.whitener.T)
         q = posterior_of(params, x, batch.env)
         points = jax.random.normal(key, (1, *q.mean.shape), x.dtype)
-        bound = elbo(
-            decoder(params), params.log_noise, x, q, prior_of(params, batch.env), points
-        )
-        return -jnp.mean(bound), {}
+        p = prior_of(params, batch.env)
+        return -jnp.mean(elbo(decoder(params), params.log_noise, x, q, p, points)), {}
 
     def finish(key, state, data):
         del key, data
@@ -165,9 +162,9 @@ def ivae(
             estimate = fitted.center + dot(decoder(params)(q.mean), fitted.dewhitener.T)
         environments = jnp.arange(len(params.mean))
         scores = -gaussian_energy(q.mean[:, None], *prior_of(params, environments))  # (n, E)
+        error = jnp.sum((data.x - estimate) ** 2)
         diag = {
-            "explained_variance": 1
-            - jnp.sum((data.x - estimate) ** 2) / sum_of_squares(data.x),
+            "explained_variance": 1 - error / sum_of_squares(data.x),
             "noise": jnp.exp(jnp.max(params.log_noise)),
             "least_modulation": least_modulation(scores, num_latents * num_statistics),
         }
@@ -224,15 +221,9 @@ def elbo(
     decode: (n, d) -> (n, p). x: (n, p). prior: mean and log scale (n, d). points: (m, n, d)
     or (m, 1, d), of N(0, I), over which the log likelihood is averaged.
     """
-    shifts = jnp.einsum(
-        "nij,mnj->mni",
-        posterior.factor,
-        jnp.broadcast_to(points, (len(points), *posterior.mean.shape)),
-    )
-    likelihood = -jnp.mean(
-        jax.vmap(lambda z: gaussian_energy(x, decode(z), log_noise))(posterior.mean + shifts),
-        0,
-    )
+    z = posterior.mean + jnp.sum(posterior.factor * points[..., None, :], -1)  # (m, n, d)
+    energy = jax.vmap(lambda z: gaussian_energy(x, decode(z), log_noise))(z)  # (m, n)
+    likelihood = -jnp.mean(energy, 0)
     return likelihood - x.shape[1] / 2 * jnp.log(2 * jnp.pi) - divergence(posterior, *prior)
 
 

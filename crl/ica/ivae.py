@@ -9,10 +9,11 @@ maps, if the natural parameters of the prior, as differences to environment 0, h
 d k (theorem 1; k = 2 statistics z, z^2, or k = 1 where the means do not vary), and if the
 family of posteriors holds the true one (theorem 4).
 
-The true posterior has the precision J'J / noise^2 + 1 / scale^2 with J the Jacobian of f. A
-diagonal one, as in the paper's code, misses its correlations at any level of noise: the
-bound then lies below the likelihood by sum_i log |J_i| - log |det J|, and its maximum trades
-the law of the data for a decoder with orthogonal columns (Reizinger et al. 2022).
+With little noise the true posterior has the precision J'J / noise^2, J the Jacobian of f. A
+diagonal one, as in the paper's code, misses its correlations however small the noise: the
+bound then lies below the likelihood by sum_i log |J_i| - log |det J|, J_i the columns, and
+its maximum trades the law of the data for a decoder with orthogonal columns (Reizinger et
+al., "Embrace the gap", NeurIPS 2022).
 """
 
 from collections.abc import Callable
@@ -40,7 +41,7 @@ class Params(NamedTuple):
 
     encoder: PyTree
     decoder: PyTree
-    mean: Array  # (E, d) of the prior
+    mean: Array | None  # (E, d) of the prior; None: zero
     log_scale: Array  # (E, d) of the prior
     log_noise: Array  # (p,)
 
@@ -87,10 +88,10 @@ def ivae(
     constant x; ``noise``, the largest sd of it for whitened x; ``least_modulation``, 0 where
     the prior that was learned violates the rank condition.
 
-    Identifies the latents up to order, scale and shift under the conditions above. Needs
-    E >= d k + 1 environments and raises ValueError for fewer. Fits end in local maxima of
-    different worth: restart by the held-out ELBO,
-    ``restarts(ivae(d), 5, held_out_log_prob)``.
+    Identifies the latents up to order, sign, scale and shift under the conditions above.
+    Needs E >= d k + 1 environments and raises ValueError for fewer. Latents that all
+    environments modulate alike stay mixed. Fits end in local maxima of different worth:
+    restart by the held-out ELBO, ``restarts(ivae(d), 3, held_out_log_prob)``.
     """
     check_options(
         "ivae",
@@ -117,12 +118,12 @@ def ivae(
         return lambda z: net.apply(params.decoder, z)
 
     def posterior_of(params, x, env):
-        label = jax.nn.one_hot(env, len(params.mean), dtype=x.dtype)
+        label = jax.nn.one_hot(env, len(params.log_scale), dtype=x.dtype)
         out = encoder.apply(params.encoder, jnp.concatenate([x, label], 1))
         return Normals(out[:, :num_latents], triangular(out[:, num_latents:], num_latents))
 
     def prior_of(params, env):
-        mean = params.mean if num_statistics == 2 else jnp.zeros_like(params.mean)
+        mean = jnp.zeros_like(params.log_scale) if params.mean is None else params.mean
         return mean[env], params.log_scale[env]
 
     def init(key, data):
@@ -132,7 +133,7 @@ def ivae(
         params = Params(
             encoder=encoder.init(key_encoder, jnp.zeros((1, num_columns + num), x.dtype)),
             decoder=mlp(num_columns, width, depth).init(key_decoder, x[:1, :num_latents]),
-            mean=jnp.zeros((num, num_latents), x.dtype),
+            mean=None if prior == "scale" else jnp.zeros((num, num_latents), x.dtype),
             log_scale=0.1 * jax.random.normal(key_prior, (num, num_latents), x.dtype),
             log_noise=jnp.full(num_columns, jnp.log(START_SCALE), x.dtype),
         )
@@ -160,7 +161,7 @@ def ivae(
             points = cubature(num_latents, x.dtype)
             bound = elbo(decoder(params), params.log_noise, x, q, p, points)
             estimate = fitted.center + dot(decoder(params)(q.mean), fitted.dewhitener.T)
-        environments = jnp.arange(len(params.mean))
+        environments = jnp.arange(len(params.log_scale))
         scores = -gaussian_energy(q.mean[:, None], *prior_of(params, environments))  # (n, E)
         error = jnp.sum((data.x - estimate) ** 2)
         diag = {

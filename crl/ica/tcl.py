@@ -63,10 +63,10 @@ def tcl(
     modulation that the classifier sees over the first, 0 where its rank is below d.
 
     Identifies q(s) up to an affine map if the modulation has rank d, as rows and steps go to
-    infinity; sources with the same modulation come out as their sum. Needs E >= d + 1
-    environments and raises ValueError for fewer. The features are not forced into the shape
-    |u|: with that, small networks undo even a modulation without full rank, by what they
-    can express and not by the theorem.
+    infinity; of sources with the same modulation only the sum of their statistics. Needs
+    E >= d + 1 environments and raises ValueError for fewer. The features are not forced
+    into the shape |u|, as the paper's are: with it shallow networks undo even a modulation
+    without full rank, by what they can express and not by the theorem.
     """
     check_options(
         "tcl",
@@ -80,7 +80,7 @@ def tcl(
         positive={"learning_rate": learning_rate},
     )
     net = mlp(num_latents, width, depth)
-    # Muon: orthogonalised updates. Adam leaves .90 of R^2 where it leaves .96.
+    # Muon: orthogonalised updates. Adam finds less of the statistics in as many steps.
     optimizer = optax.contrib.muon(optax.cosine_decay_schedule(learning_rate, num_steps))
 
     def init(key, data):

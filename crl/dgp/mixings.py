@@ -182,6 +182,40 @@ def leaky_relu_mlp(num_layers: int = 3, slope: float = 0.2) -> Mixing:
     if is_concrete(slope) and not 0 < slope <= 1:
         raise ValueError(f"leaky_relu_mlp needs 0 < slope <= 1, got {slope}")
 
+    def inverse_unit(y):
+        return jnp.where(y >= 0, y, y / slope)
+
+    return _network(num_layers, lambda z: jax.nn.leaky_relu(z, slope), inverse_unit)
+
+
+def xtanh_mlp(num_layers: int = 3, slope: float = 0.1) -> Mixing:
+    """``leaky_relu_mlp`` with the smooth units tanh(z) + slope z between its layers.
+
+    slope > 0. The inverse is Newton's iteration, unit by unit. Source: Khemakhem et al.
+    (2020).
+    """
+    check_options(
+        "xtanh_mlp", at_least_one={"num_layers": num_layers}, positive={"slope": slope}
+    )
+
+    def unit(z):
+        return jnp.tanh(z) + slope * z
+
+    def inverse_unit(y):
+        # Odd, and concave above 0, where Newton climbs to the root from below.
+        size = jnp.abs(y)
+
+        def newton(z):
+            return z + (size - unit(z)) / (slope + 1 - jnp.tanh(z) ** 2)
+
+        return jnp.sign(y) * fixed_point(newton, size / (1 + slope))
+
+    return _network(num_layers, unit, inverse_unit)
+
+
+def _network(num_layers: int, unit: Callable, inverse_unit: Callable) -> Mixing:
+    """Random square layers of good condition with units between them."""
+
     def init(key, num_latents, dtype):
         # Rejection below the 25th percentile, by one batched SVD: the first of those kept.
         num = 64 * num_layers
@@ -194,13 +228,13 @@ def leaky_relu_mlp(num_layers: int = 3, slope: float = 0.2) -> Mixing:
 
     def forward(w, z):
         for i in range(num_layers):
-            z = dot(w[i], jax.nn.leaky_relu(z, slope) if i else z)
+            z = dot(w[i], unit(z) if i else z)
         return z
 
     def inverse(w, x):
         for i in reversed(range(num_layers)):
             x = jnp.linalg.solve(w[i], x)
-            x = jnp.where(x >= 0, x, x / slope) if i else x
+            x = inverse_unit(x) if i else x
         return x
 
     return Mixing(init, forward, inverse)

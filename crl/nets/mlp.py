@@ -29,7 +29,7 @@ def mlp(num_outputs: int, width: int = 64, depth: int = 2) -> Net:
     """A smooth MLP, (n, p) -> (n, num_outputs), in the float type of its input.
 
     Starts as a random function whose outputs have mean square about 1 where those of its
-    inputs have, whatever the depth: for encoders, decoders and classifiers.
+    inputs have, at any depth >= 1: for encoders, decoders and classifiers.
     """
     # SiLU leaves .356 of the mean square of a unit Gaussian; the kernels make up for it.
     kernel = variance_scaling(1 / 0.356, "fan_in", "normal")

@@ -106,7 +106,13 @@ def test_score_depends_on_neither_the_order_nor_the_scale_of_columns(rows):
     def score(x, node, parent):
         basis = monotone.make_basis(jax.random.key(2), x)
         fit = monotone.fit_law(
-            basis, monotone.normalized(basis, x), rows.env, node, parent, num_envs=3, num_features=8
+            basis,
+            monotone.normalized(basis, x),
+            rows.env,
+            node,
+            parent,
+            num_envs=3,
+            num_features=8,
         )
         return fit.score
 

@@ -119,7 +119,7 @@ def resolve(reference: str) -> Any:
 
 
 def reference_of(found: Any) -> str:
-    """``module:name`` of a function, the inverse of ``resolve``; a text names one without importing it."""
+    """``module:name`` of a function, the inverse of ``resolve``; a text is taken as one."""
     if isinstance(found, str):
         return full_reference(found)
     module, name = getattr(found, "__module__", None), getattr(found, "__qualname__", None)

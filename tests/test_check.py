@@ -6,15 +6,19 @@ import numpy as np
 import pytest
 
 import crl
-from crl.check import build, check_data, check_key, nearest, resolve
-from crl.core import DGP, Data, Estimator, Readout, Sample, Task, Truth, need
+from crl.check import check_data, check_key, check_options
+from crl.core import DGP, Data, Estimator, Readout, Sample, Task, Truth, grouped, metric, need
+from crl.names import build, nearest, resolve
 
 X = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
 ENV = np.zeros(20, np.int32)
 
 
 def good(**changes) -> Data:
-    return Data(X, ENV, {})._replace(**changes)
+    data = Data(X, ENV, {}, {"count": np.array([20])})._replace(**changes)
+    if "env" in changes and isinstance(data.env, np.ndarray) and data.env.dtype.kind == "i":
+        data.given["count"] = np.bincount(np.maximum(data.env.ravel(), 0))
+    return data
 
 
 def with_value(value):
@@ -29,8 +33,8 @@ BAD_DATA = {
     "integers": (good(x=X.astype(int)), "floating dtype.*int64.*astype"),
     "booleans": (good(x=X > 0), "floating dtype.*bool"),
     "complex numbers": (good(x=X + 1j), "floating dtype.*complex"),
-    "one row": (Data(X[:1], ENV[:1], {}), "at least 2 rows of x, got 1"),
-    "nothing at all": (Data(X[:0], ENV[:0], {}), "at least 2 rows of x, got 0"),
+    "one row": (good(x=X[:1], env=ENV[:1]), "at least 2 rows of x, got 1"),
+    "nothing at all": (good(x=X[:0], env=ENV[:0]), "at least 2 rows of x, got 0"),
     "NaN": (good(x=with_value(np.nan)), "NaN or inf in 1 of 20 rows .first: row 4."),
     "inf": (good(x=with_value(-np.inf)), "NaN or inf in 1 of 20 rows"),
     "a list of rows": (good(x=X.tolist()), "x to be an array, got list: .*np.asarray"),
@@ -41,11 +45,19 @@ BAD_DATA = {
     "too few labels": (good(env=ENV[:9]), r"expected env with 20 rows.*\(9,\)"),
     "labels as a column": (good(env=ENV[:, None]), r"env of shape \(20,\)"),
     "float labels": (good(env=ENV.astype(np.float32)), "integer dtype.*float32"),
-    "a gap in the labels": (good(env=np.repeat([0, 2], 10)), r"0..E-1.*got \[0, 2\].*relabel"),
+    "a gap in the labels": (good(env=np.repeat([0, 2], 10)), r"0..E-1.*got \[0, 2\].*renames"),
     "labels from 1": (good(env=ENV + 1), r"0..E-1 without gaps, got \[1\]"),
     "negative labels": (good(env=ENV - 1), r"got \[-1\]"),
     "no aux": (good(aux=None), "aux to be a dict, got None: pass {}"),
     "aux as a list": (good(aux={"y": [0.0] * 20}), "y to be an array, got list"),
+    "environments mixed": (good(env=np.arange(20) % 2), "grouped by environment.*argsort"),
+    "a count of other rows": (
+        good(given={"count": np.array([19])}),
+        r"given\['count'\] = \[20\] as in env, got \[19\]",
+    ),
+    "no count": (good(given={}), r"given\['count'\].* got none: make the Data"),
+    "given as a list": (good(given=[20]), r"given to be a dict, got \[20\]"),
+    "NaN held out": (good(held=good(x=with_value(np.nan))), "NaN or inf in 1 of 20 rows"),
     "short aux": (good(aux={"pair": X[:5]}), r"expected pair with 20 rows.*\(5, 3\)"),
 }
 
@@ -117,9 +129,9 @@ def test_nearest_lists_all_when_nothing_is_near():
 def world(p=3):
     def sample(key, world, n):
         x = jax.random.normal(key, (n, p))
-        return Sample(Data(x, jnp.zeros(n, jnp.int32), {}), Truth(z=x))
+        return Sample(grouped(x), Truth(z=x))
 
-    return DGP(lambda key: jnp.zeros(()), sample, None)
+    return DGP(lambda key: jnp.zeros(()), sample)
 
 
 def identity(**changes) -> Estimator:
@@ -135,12 +147,14 @@ def identity(**changes) -> Estimator:
     return made._replace(**changes)
 
 
-def distance(readout, truth):
-    return jnp.mean((need(readout, "z", "distance") - truth.z) ** 2)
+@metric(best=0.0)
+def distance(claims, sample):
+    return jnp.mean((need(claims, "z", "distance") - sample.truth.z) ** 2)
 
 
-def shd(readout, truth):
-    return jnp.sum(need(readout, "graph", "shd") != truth.graph)
+@metric(best=0.0)
+def shd(claims, sample):
+    return jnp.sum(need(claims, "graph", "shd") != sample.truth.graph)
 
 
 def task(**changes) -> Task:
@@ -148,7 +162,7 @@ def task(**changes) -> Task:
 
 
 def test_dry_run_gives_the_shapes_of_the_readout():
-    spread = {"spread": lambda readouts: jnp.std(readouts.z, axis=0).mean()}  # (2, 5, 3)
+    spread = {"spread": lambda claims, sample: jnp.std(claims.z, axis=0).mean()}  # (2, 5, 3)
     assert crl.check_task(task(stability=spread), identity()).z.shape == (5, 3)
 
 
@@ -185,26 +199,71 @@ def test_dry_run_gives_the_shapes_of_the_readout():
         (task(), identity(num_steps=-3), "num_steps to be an integer >= 0, got -3"),
         (task(), identity(num_steps=2.5), "num_steps to be an integer >= 0, got 2.5"),
         (
-            task(stability={"shd": lambda readouts: shd(readouts, None)}),
+            task(stability={"shd": shd}),
             identity(),
             "metric shd needs readout.graph, which is None",
         ),
         (
-            task(stability={"agree": lambda readouts: readouts.z[0] @ readouts.z[1]}),
+            task(stability={"agree": lambda claims, sample: claims.z[0] @ claims.z[1]}),
             identity(),
             "stability metric agree does not fit this task",
         ),
         (
-            task(metrics={"bad": lambda readout, truth: readout.z @ truth.z}),
+            task(metrics={"bad": lambda claims, sample: claims.z @ sample.truth.z}),
             identity(),
             "metric bad does not fit this task",
         ),
+        (
+            task(metrics={"many": lambda claims, sample: {"a": claims.z[0, 0]}}),
+            identity(),
+            "expected metric many to return one scalar, got {'a'",
+        ),
+        (
+            task(),
+            identity(readout=lambda state, data: data.x),
+            "expected readout to return a Readout, got ",
+        ),
+        (task(), identity(holdout=0.7), r"holdout in \[0, 0.5\], got 0.7"),
     ],
     ids=lambda value: value[:30] if isinstance(value, str) else "",
 )
 def test_dry_run_says_what_does_not_fit(bad_task, bad_estimator, sentence):
     with pytest.raises(ValueError, match=sentence):
         crl.check_task(bad_task, bad_estimator)
+
+
+def test_the_dry_run_sees_the_batch_and_the_rows_held_out():
+    seen = {}
+
+    def step(key, state, batch):
+        seen.update(batch=batch.x.shape, held=batch.held.x.shape, count=batch.given["count"])
+        return state, {}
+
+    crl.check_task(task(), identity(step=step, batch_size=4, holdout=0.2))
+    assert seen["batch"] == (4, 3) and seen["held"] == (2, 3)
+
+
+@pytest.mark.parametrize(
+    "ranges, sentence",
+    [
+        ({"at_least_one": {"k": 0}}, "lab needs k an integer >= 1, got 0"),
+        ({"at_least_one": {"k": 1.5}}, "lab needs k an integer >= 1, got 1.5"),
+        ({"positive": {"tol": 0.0}}, "lab needs tol > 0, got 0.0"),
+        ({"positive": {"tol": float("inf")}}, "lab needs tol > 0, got inf"),
+        ({"nonnegative": {"weight": -1}}, "lab needs weight >= 0, got -1"),
+        ({"nonnegative": {"weight": float("nan")}}, "lab needs weight >= 0, got nan"),
+        ({"one_of": {"kind": ("a", ("b", "c"))}}, "lab has kind 'b', 'c', got 'a'"),
+    ],
+)
+def test_an_option_out_of_range_is_refused_by_name_and_a_traced_one_passes(ranges, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        check_options("lab", **ranges)
+
+    def traced(value):
+        check_options("lab", positive={"tol": value}, nonnegative={"weight": value})
+        return value
+
+    jax.eval_shape(traced, -1.0)
 
 
 def test_fit_refuses_before_compiling():

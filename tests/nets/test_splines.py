@@ -35,7 +35,9 @@ def random_spline():
 def test_splines_follow_the_formula_of_neural_spline_flows(random_spline):
     raw, points = random_spline
     with jax.enable_x64(True):
-        value, log_slope = splines.spline(points, splines.knots(jnp.asarray(raw)[:, None], 3.0))
+        value, log_slope = splines.spline(
+            points, splines.knots(jnp.asarray(raw)[:, None], 3.0)
+        )
     expected = [durkan(x, raw[:5], raw[5:10], raw[10:], 3.0) for x in points]
     np.testing.assert_allclose(value, [y for y, _ in expected], rtol=1e-12)
     np.testing.assert_allclose(log_slope, [d for _, d in expected], atol=1e-12)

@@ -58,8 +58,8 @@ def get_config() -> ConfigDict:
                 "topk_sae[learning_rate=0.003]": {"dictionary_mcc": at_least(0.99)},
                 "topk_sae[learning_rate=0.0003]": {"dictionary_mcc": at_most(0.9)},
             },
-            "note": "how far the learning rate may be off: a tenth of it has not arrived after "
-            "the same 2000 steps",
+            "note": "how far the learning rate may be off: a tenth of it has not arrived "
+            "after the same 2000 steps",
         },
     }
     return ConfigDict({"suite": "sae", "tasks": tasks}, allow_dotted_keys=True)

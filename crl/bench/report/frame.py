@@ -27,7 +27,7 @@ summary { cursor: pointer; color: var(--muted); font-size: 13px }
   padding: 10px 18px; min-width: 130px; color: var(--muted); font-size: 13px }
 .tile b { display: block; font-size: 26px; line-height: 1.2; color: var(--ink) }
 .tile.none b { color: #9ca3af } .tile.ok b { color: #047857 }
-.tile:not(.ok):not(.none):not(.missing) b { color: var(--red) }
+.tile:not(.ok, .none, .missing, .inapplicable) b { color: var(--red) }
 .badge, .tag { border-radius: 99px; padding: 1px 9px; font-size: 12px; font-weight: 600;
   background: #fee2e2; color: var(--red); vertical-align: 1px }
 .badge.control { background: #fef3c7; color: #92400e }

@@ -151,12 +151,13 @@ def _expectations(findings: list[Finding]) -> str:
         note = f'<span class="lost">{f.lost} without a value</span>' if f.lost else ""
         worlds = f"{f.worlds} of {f.full_worlds}" if f.is_part() else str(f.worlds)
         badge = "badge" if f.state == MISSED else "tag"
+        observed = f"{f.observed:.5g}" if np.isfinite(f.observed) else "–"
         lines.append(
             f'<tr><td><span class="{badge}">{escape(f.state)}</span></td>'
             f"<td>{escape(f.task)}</td><td>{escape(f.estimator)}</td>"
             f"<td>{escape(f.bound.of)} {escape(f.metric)}</td>"
             f"<td>{escape(words(f.bound))}</td>"
-            f"{_cell(f.observed, f'{f.observed:.5g} {note}')}{_cell(f.worlds, worlds)}</tr>"
+            f"{_cell(f.observed, f'{observed} {note}')}{_cell(f.worlds, worlds)}</tr>"
         )
     heads = ("", "task", "estimator", "metric", "expected", "observed", "worlds")
     table = _table(heads, lines)

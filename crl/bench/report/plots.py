@@ -7,6 +7,7 @@ from results folders of strangers: they are drawn as they are, never parsed as f
 import io
 import itertools
 import re
+import textwrap
 
 import matplotlib
 import numpy as np
@@ -117,14 +118,7 @@ def sweep(
             ).T
             ax.plot(x, mid, "o-", ms=4, lw=1.6, color=colors[name], label=name)
             ax.fill_between(x, low, high, color=colors[name], alpha=0.15, lw=0)
-        numbers = sorted({a for points in by_name.values() for a in points})
-        positive = [number for number in numbers if number > 0]
-        if min(numbers) < 0 or not positive or positive[-1] < 10 * positive[0]:
-            ax.set_xticks(numbers)
-        elif len(positive) == len(numbers):
-            ax.set_xscale("log")
-        else:  # with a zero, such as a penalty that is off
-            ax.set_xscale("symlog", linthresh=positive[0])
+        _scale_axis(ax, sorted({a for points in by_name.values() for a in points}))
         ax.set_title(metric)
         ax.set_xlabel(axis)
     axes[0].legend(fontsize=8, labelcolor=INK)
@@ -139,7 +133,7 @@ def curves(traces: dict[str, list[tuple]], colors: dict[str, str]) -> str:
         for steps, values, quantity in lines:
             ax.plot(steps, values, lw=1, color=colors[name], alpha=max(0.25, 1 / len(lines)))
             ax.set_ylabel(quantity)
-        ax.set_title(name)
+        ax.set_title(_wrapped(name, 30))
         ax.set_xlabel("step")
         ax.locator_params(nbins=4)
     return _svg(figure)
@@ -179,8 +173,26 @@ def graphs(truth: np.ndarray, claims: dict[str, np.ndarray]) -> str:
     return _svg(figure)
 
 
+def _scale_axis(ax, numbers: list[float]) -> None:
+    """Logarithmic for numbers that span decades, ticks where there are points."""
+    positive = [number for number in numbers if number > 0]
+    if numbers[0] >= 0 and positive and positive[-1] >= 10 * positive[0]:
+        # With a zero, such as a penalty that is off, linear up to the first number.
+        scale = {"linthresh": positive[0]} if numbers[0] == 0 else {}
+        ax.set_xscale("symlog" if scale else "log", **scale)
+    ticks = numbers[:: -(-len(numbers) // 6)]
+    ax.set_xticks(ticks, [f"{number:g}" for number in ticks])
+    ax.minorticks_off()
+
+
+def _wrapped(name: str, width: int) -> str:
+    """A long name on several lines, broken before the values of a sweep."""
+    lines = name.replace("[", "\n[").split("\n") if len(name) > width else [name]
+    return "\n".join(part for line in lines for part in textwrap.wrap(line, width) or [""])
+
+
 def _matrix_axes(ax, title: str, shape: tuple[int, int]) -> None:
-    ax.set_title(title)
+    ax.set_title(_wrapped(title, 22))
     ax.grid(visible=False)
     ticks = [range(0, n, max(1, n // 4)) for n in shape]
     ax.set_yticks(ticks[0])

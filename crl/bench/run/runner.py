@@ -273,6 +273,7 @@ def run(runner: Runner, *, shard: tuple[int, int] = (0, 1), bar: bool | None = N
         for batch in held:
             with runner.lease(batch, wait=True):
                 done(batch, runner.compute(batch))
+    _agreed([True])  # process 0 has published its last cell before anybody counts them
     return done.tally()
 
 

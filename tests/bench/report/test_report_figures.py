@@ -15,7 +15,8 @@ def test_figures_draw_any_name():
     assert "<svg" in plots.curves({name: [([0, 1], [1.0, np.nan], name)]}, {name: "#000000"})
     for first in (10.0, 0.0, -5.0):
         points = {name: {first: [1.0, 2.0], 100.0: [np.nan], 1000.0: [0.5]}}
-        assert "<svg" in plots.sweep(name, {name: points}, {name: "#000000"})
+        svg = plots.sweep(name, {name: points}, {name: "#000000"})
+        assert "<svg" in svg and ">1000</text>" in svg and "mathdefault" not in svg
 
 
 def rows_of(names, estimators=("e",), worlds=3):

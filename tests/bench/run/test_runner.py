@@ -6,9 +6,12 @@ import subprocess
 import sys
 import threading
 
+import bench_tiny
+import jax
 import numpy as np
 import pytest
 
+from crl import core, train
 from crl.bench.run import fitting, runner, suite
 from crl.bench.run.cells import Cell, stable_hash
 from crl.bench.run.records import DIVERGED, FAILED, INAPPLICABLE, OK
@@ -56,22 +59,26 @@ def test_estimator_and_peer_are_scored_on_the_same_worlds(tiny_runner):
             assert value > 0.95 and abs(value - other.result.metrics["corr"]) < 0.02
 
 
-def test_scores_equal_those_of_a_loop_by_hand(tiny_runner, tiny_suite):
-    """The sweep's number is crl.fit on the world of that key, the second sample scored."""
-    import jax
+@pytest.mark.parametrize("name", ["oja", "diverging"])
+def test_cells_equal_those_of_a_loop_by_hand(name, tiny_runner, tiny_suite):
+    """Each number is crl.fit with the key of its world and fit, the second sample scored.
 
-    from crl import core, train
-
-    config = tiny_suite.tasks["rotated"]
-    dgp, estimator = construct(config.dgp), construct(config.estimators["oja"])
-    key = fitting.world_key(stable_hash(config.dgp), 2)
-    fitted, held_out = core.draw(core.Task(dgp, 64, 32, {}), key)
-    fit_key = jax.random.fold_in(jax.random.fold_in(key, stable_hash("fit")), 1)
-    fit = train.fit(estimator, fit_key, fitted.data)
-    readout = train.readout(estimator, fit.state, held_out.data)
-    score = construct("bench_tiny:corr")(readout, held_out)
-    record = cells_of(tiny_runner.store)["rotated", "oja", 2, 1]
-    assert record.result.metrics["corr"] == pytest.approx(float(score), abs=1e-5)
+    Whether ``diverging`` does depends on where the fit starts, and so on its own key.
+    """
+    config, found = tiny_suite.tasks["rotated"], cells_of(tiny_runner.store)
+    dgp, estimator = construct(config.dgp), construct(config.estimators[name])
+    for world in range(3):
+        key = fitting.world_key(stable_hash(config.dgp), world)
+        fitted, held_out = core.draw(core.Task(dgp, 64, 32, {}), key)
+        for number in range(2):
+            fit_key = jax.random.fold_in(jax.random.fold_in(key, stable_hash("fit")), number)
+            fit = train.fit(estimator, fit_key, fitted.data)
+            result = found["rotated", name, world, number].result
+            assert (result.status == DIVERGED) == fit.diverged
+            if not fit.diverged:
+                readout = train.readout(estimator, fit.state, held_out.data)
+                score = bench_tiny.corr(readout, held_out)
+                assert result.metrics["corr"] == pytest.approx(float(score), abs=1e-5)
 
 
 def test_diverged_fit_is_marked_and_its_neighbours_are_not(tiny_runner):

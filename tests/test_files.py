@@ -2,10 +2,13 @@
 
 import json
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from toys import regression
 
+import crl
 from crl import files
 from crl.files import stream_rows, verify_rows, write_rows
 
@@ -53,6 +56,25 @@ def test_held_rows_are_seen_by_no_step(folder):
     assert len(set(seen)) == 1003 - len(held)
     with pytest.raises(ValueError, match="leave rows to fit on, got 1003 of 1003"):
         stream_rows(folder, 0, block=16, held=1003)
+
+
+def test_a_fit_that_was_stopped_ends_bit_for_bit_as_one_that_was_not(folder, tmp_path):
+    estimator, key = regression(20, lr=1e-8, batch_size=17), jax.random.key(0)
+    whole = crl.fit(estimator, key, stream_rows(folder, 0, block=16), chunk_size=5)
+
+    stream = stream_rows(folder, 0, block=16)
+
+    def broken(start, num, size):
+        if start >= 15:
+            raise OSError("the disk is gone")
+        return stream.read(start, num, size)
+
+    options = dict(chunk_size=5, checkpoint=tmp_path / "checkpoint")
+    with pytest.raises(OSError, match="gone"):
+        crl.fit(estimator, key, stream._replace(read=broken), **options)
+    resumed = crl.fit(estimator, key, stream_rows(folder, 0, block=16), **options)
+    np.testing.assert_array_equal(resumed.state, whole.state)
+    np.testing.assert_array_equal(resumed.trace["loss"], whole.trace["loss"])
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])

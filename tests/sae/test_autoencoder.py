@@ -115,7 +115,7 @@ def test_twins_and_dead_atoms_are_replaced_and_auxk_acts_before(small):
 
 def test_a_sweep_of_learning_rates_compiles_once_and_equals_single_fits(small):
     data = small[0].data
-    options = dict(num_atoms=24, k=2, num_steps=5, batch_size=64)
+    options = dict(num_atoms=24, k=2, num_steps=5, batch_size=64, population_control=False)
     rates = jnp.asarray([1e-3, 1e-2])
     keys = jax.random.split(jax.random.key(0), 2)
     sweep = crl.fit_replicas(

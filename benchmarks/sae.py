@@ -29,15 +29,10 @@ def get_config() -> ConfigDict:
                 "topk_sae": {"dictionary_mcc": at_least(0.99), "pw_mcc": at_least(0.99)},
                 "batch_topk_sae": {"dictionary_mcc": at_least(0.99), "pw_mcc": at_least(0.99)},
                 "topk_sae_plain": {"dictionary_mcc": at_most(0.96), "pw_mcc": at_most(0.93)},
-<<<<<<< HEAD
-                "batch_topk_sae_plain": {"dictionary_mcc": at_most(0.96)},
-=======
-                "batch_topk_sae": {"dictionary_mcc": at_least(0.99), "pw_mcc": at_least(0.99)},
                 "batch_topk_sae_plain": {
                     "dictionary_mcc": at_most(0.96),
                     "pw_mcc": at_most(0.93),
                 },
->>>>>>> sae
             },
             "note": "clean: one look tells which atoms are active, and the dictionary is "
             "found up to order; without population control and AuxK (plain) atoms are lost",
@@ -89,25 +84,15 @@ def task(world, estimators: dict) -> dict:
 
 
 def methods(**sizes) -> dict:
-<<<<<<< HEAD
-    """TopK with its two parts left out one by one and both, BatchTopK likewise, and a peer."""
-=======
     """topk_sae, its two parts left out one by one and both; BatchTopK; and a peer."""
->>>>>>> sae
     plain = {"population_control": False, "aux_weight": 0.0}
     return {
         "topk_sae": spec(topk_sae, **sizes),
         "topk_sae_no_auxk": spec(topk_sae, aux_weight=0.0, **sizes),
         "topk_sae_auxk_only": spec(topk_sae, population_control=False, **sizes),
-<<<<<<< HEAD
-        "topk_sae_plain": spec(topk_sae, **sizes, **plain),
-        "batch_topk_sae": spec(batch_topk_sae, **sizes),
-        "batch_topk_sae_plain": spec(batch_topk_sae, **sizes, **plain),
-=======
         "topk_sae_plain": spec(topk_sae, **plain, **sizes),
         "batch_topk_sae": spec(batch_topk_sae, **sizes),
         "batch_topk_sae_plain": spec(batch_topk_sae, **plain, **sizes),
->>>>>>> sae
         "sklearn": spec(minibatch_dictionary, num_atoms=sizes["num_atoms"]),
     }
 

@@ -203,7 +203,7 @@ PLANTED = {
     "a promise that is not kept": (
         estimators.converged_means_done,
         GOOD._replace(converged=lambda state: state["step"] >= 2),
-        "after convergence further steps change",
+        "after convergence 3 steps change",
     ),
     "a step that learns from the rows held out": (
         estimators.held_rows_are_not_learnt_from,

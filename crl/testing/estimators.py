@@ -311,7 +311,7 @@ def learns_nothing_from_noise(t: Trial) -> None:
 
 
 def converged_means_done(t: Trial) -> None:
-    """When ``converged`` says so, further steps hardly change a claim, and it says so still."""
+    """When ``converged`` says so, further steps hardly change a claim, and it stays so."""
     estimator = t.estimator
     if estimator.converged is None:
         return
@@ -341,7 +341,8 @@ def converged_means_done(t: Trial) -> None:
         # A tolerance of the method's own is none of ours, but a few percent are too many.
         gap, size = np.max(np.abs(b - a)), np.max(np.abs(a))
         assert gap <= 0.02 * size, (
-            f"after convergence {NUM_STEPS} steps change claims{path} by {gap:.2g} of {size:.2g}"
+            f"after convergence {NUM_STEPS} steps change claims{path} by {gap:.2g} of "
+            f"{size:.2g}"
         )
 
 

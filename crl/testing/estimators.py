@@ -311,7 +311,7 @@ def learns_nothing_from_noise(t: Trial) -> None:
 
 
 def converged_means_done(t: Trial) -> None:
-    """When ``converged`` says so, further steps change no claim, and it says so still."""
+    """When ``converged`` says so, further steps hardly change a claim, and it stays so."""
     estimator = t.estimator
     if estimator.converged is None:
         return
@@ -337,7 +337,13 @@ def converged_means_done(t: Trial) -> None:
     for j in range(i, i + NUM_STEPS):
         later = step(later, j)
     assert converged(later), "after convergence further steps undo it"
-    assert_close(claims(state), claims(later), "after convergence further steps change")
+    for (path, a), (_, b) in zip(numbers(claims(state)), numbers(claims(later)), strict=True):
+        # A tolerance of the method's own is none of ours, but a few percent are too many.
+        gap, size = np.max(np.abs(b - a)), np.max(np.abs(a))
+        assert gap <= 0.02 * size, (
+            f"after convergence {NUM_STEPS} steps change claims{path} by {gap:.2g} of "
+            f"{size:.2g}"
+        )
 
 
 def held_rows_are_not_learnt_from(t: Trial) -> None:

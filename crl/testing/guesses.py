@@ -111,6 +111,8 @@ def encoded(key: Array, claims: Readout, sample: Sample) -> Readout:
         return claims
     x = sample.data.x.reshape(len(sample.data.x), -1)
     weights = jax.random.normal(key, (x.shape[1], claims.z.shape[1]), x.dtype)
+    # Orthogonal where that can be: such latents look more like the truth.
+    weights = jnp.linalg.qr(weights)[0] if len(weights) >= len(weights.T) else weights
     return claims._replace(z=dot(x, weights))
 
 

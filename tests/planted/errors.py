@@ -13,7 +13,7 @@ class Planted(NamedTuple):
     tests: str  # files and options of pytest
 
 
-TRAIN = "tests/test_train.py tests/test_survivors_train.py"
+TRAIN = "tests/test_train.py"
 COMBINED = "tests/test_combinators.py"
 SCM = "tests/scm/test_shared_mechanism.py tests/conformance/test_scm.py"
 SAE = "tests/sae/test_atoms.py tests/sae/test_topk_sae.py tests/test_survivors_estimators.py"
@@ -35,7 +35,7 @@ ERRORS = [
         "crl/core.py",
         "(key_test, world, task.num_test)",
         "(key_train, world, task.num_test)",
-        "tests/test_check.py tests/dgp tests/bench/run/test_runner.py",
+        "tests/test_core.py",
     ),
     Planted(
         "environments interleaved in the rows held out",

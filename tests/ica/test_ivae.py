@@ -62,7 +62,7 @@ def test_bound_lies_below_by_the_divergence_from_the_true_posterior(linear_model
 
 def test_divergence_equals_its_average_over_draws():
     rng = np.random.default_rng(1)
-    mean, log_scale, entries = rng.normal(size=(3, 1, D)) / 2, rng.normal(size=(1, D)), None
+    mean, log_scale = rng.normal(size=(2, 1, D)), rng.normal(size=(1, D))
     entries = jnp.asarray(rng.normal(size=(1, D * (D + 1) // 2)), jnp.float32)
     factor = np.asarray(triangular(entries, D), np.float64)[0]
     assert factor[0, 1] == 0 and (np.diag(factor) > 0).all()
@@ -93,14 +93,12 @@ def test_refuses_options_out_of_range(options):
         ivae(2, **options)
 
 
+ALIKE = modulated_sources(gaussian(), xtanh_mlp(), rank=1)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("rank, holds", [(None, True), (1, False)])
-def test_recovers_the_sources_of_its_preset_but_not_those_modulated_alike(rank, holds):
-    dgp = (
-        ivae_sources()
-        if rank is None
-        else modulated_sources(gaussian(), xtanh_mlp(), rank=rank)
-    )
+@pytest.mark.parametrize("dgp, holds", [(ivae_sources(), True), (ALIKE, False)])
+def test_recovers_the_sources_of_its_preset_but_not_those_modulated_alike(dgp, holds):
     train, test = draw(Task(dgp, 1000, 200, {}), jax.random.key(0))
     estimator = restarts(ivae(5, "scale"), 2, held_out_log_prob)
     fit = crl.fit(estimator, jax.random.key(1), train.data)

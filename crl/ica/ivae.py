@@ -91,7 +91,8 @@ def ivae(
     Identifies the latents up to order, sign, scale and shift under the conditions above.
     Needs E >= d k + 1 environments and raises ValueError for fewer. Latents that all
     environments modulate alike stay mixed. Fits end in local maxima of different worth:
-    restart by the held-out ELBO, ``restarts(ivae(d), 3, held_out_log_prob)``.
+    restart by the held-out ELBO, ``restarts(ivae(d), 3, held_out_log_prob)``. A fit whose
+    ``noise`` is not far below 1 has given up a component of x, and a latent with it.
     """
     check_options(
         "ivae",

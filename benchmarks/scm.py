@@ -5,15 +5,20 @@ crl run benchmarks/scm.py --workdir results/scm
 
 from ml_collections import ConfigDict
 
+from benchmarks.peers.empty_graph import empty_graph
 from crl.bench.run.suite import at_least, at_most, between, spec
 from crl.dgp.scm import multi_environment_scm
+from crl.dgp.shuffled import shuffled_columns
+from crl.metrics.graph_posteriors import expected_shd, sample_auroc
 from crl.metrics.graphs import edge_auroc, edge_f1, order_divergence, shd, skeleton_shd
 from crl.metrics.interventions import counterfactual_rmse, counterfactual_rmse_all
+from crl.metrics.likelihood import held_out_log_prob
+from crl.scm.dibs import dibs
 from crl.scm.shared_mechanism import shared_mechanism
 
 
 def get_config() -> ConfigDict:
-    tasks = {**pairs(), **small_graphs(), **large_graphs()}
+    tasks = {**pairs(), **small_graphs(), **large_graphs(), **posteriors()}
     return ConfigDict({"suite": "scm", "tasks": tasks})
 
 
@@ -99,4 +104,48 @@ def large_graphs() -> dict:
         "twenty": task(20, 2000, 2, "", FULL, mean_shd(1.0)),
         "thirty": task(30, 500, 2, greedy, SMALL, mean_shd(2.0)),
         "fifty": task(50, 1000, 1, greedy, SMALL, mean_shd(2.0)),
+    }
+
+
+def posteriors() -> dict:
+    """Linear Gaussian networks in one environment, known up to a Markov equivalence class.
+
+    The score of dibs is one for all of a class and blind to the units of the columns, so
+    that nothing of what it finds comes from how variances are ordered.
+    """
+    linear = spec(multi_environment_scm, num_nodes=10, num_envs=1, mechanism="linear")
+    shared = {
+        "num_train": 100,
+        "num_test": 500,
+        "metrics": [sample_auroc, expected_shd, held_out_log_prob, skeleton_shd],
+        "estimators": {"dibs": spec(dibs), "empty graph (control)": spec(empty_graph)},
+        "worlds": 6,
+    }
+    # The law itself has -14.19 = -5 log(2 pi e) nats a row.
+    empty = {"held_out_log_prob": at_most(-15.8), "expected_shd": at_least(7.0)}
+    return {
+        "ten_linear": shared
+        | {
+            "dgp": linear,
+            "expect": {
+                "dibs": {
+                    "sample_auroc": at_least(0.85),
+                    "held_out_log_prob": at_least(-14.7),
+                    "expected_shd": at_most(7.0),
+                },
+                "empty graph (control)": empty,
+            },
+            "note": "orientations are left open where the class leaves them",
+        },
+        "ten_linear_shuffled": shared
+        | {
+            "dgp": spec(shuffled_columns, dgp=linear),
+            "expect": {
+                "dibs": {
+                    "sample_auroc": between(0.4, 0.6),
+                    "held_out_log_prob": at_most(-15.8),
+                }
+            },
+            "note": "control: columns in an order of their own depend on nothing",
+        },
     }

@@ -5,6 +5,7 @@ from properties import metrics, stability
 from crl.metrics import (
     dictionaries,
     geometry,
+    graph_posteriors,
     graphs,
     interventions,
     latents,
@@ -12,5 +13,8 @@ from crl.metrics import (
 )
 from crl.metrics import stability as stable
 
-test_metric = metrics(latents, graphs, dictionaries, geometry, interventions, likelihood)
+test_metric = metrics(
+    *(latents, graphs, dictionaries, geometry, interventions, likelihood),
+    graph_posteriors,
+)
 test_stability = stability(stable)

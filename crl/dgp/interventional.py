@@ -20,6 +20,7 @@ import jax.scipy.stats as stats
 import numpy as np
 from jax import Array
 
+from crl.check import check_options
 from crl.core import DGP, PyTree, Sample, Truth, grouped
 from crl.dgp.graphs import erdos_renyi
 from crl.dgp.mechanisms import KINDS, Mechanisms, pull, push, random_mechanisms
@@ -72,16 +73,20 @@ def latent_scm(
     """
     d = num_latents
     targeted = d if num_targeted is None else num_targeted
-    if d < 1 or not 0 <= targeted <= d:
-        raise ValueError(
-            "latent_scm needs num_latents >= 1 and 0 <= num_targeted <= num_latents, got "
-            f"{d} and {targeted}"
-        )
-    for name, value, known in (("mechanism", mechanism, KINDS), ("told", told, TOLD)):
-        if value not in known:
-            raise ValueError(f"unknown {name} {value!r}: known: {', '.join(known)}")
+    check_options(
+        "latent_scm",
+        at_least_one={"num_latents": d},
+        nonnegative={
+            "edges_per_node": edges_per_node,
+            "min_weight": min_weight,
+            "max_weight": max_weight,
+        },
+        one_of={"mechanism": (mechanism, KINDS), "told": (told, TOLD)},
+    )
+    if not 0 <= targeted <= d:
+        raise ValueError(f"latent_scm needs 0 <= num_targeted <= {d}, got {targeted}")
     if graph is not None and np.shape(graph) != (d, d):
-        raise ValueError(f"expected a graph of shape {(d, d)}, got {np.shape(graph)}")
+        raise ValueError(f"latent_scm needs a graph of shape {(d, d)}, got {np.shape(graph)}")
     mix = leaky_tanh_mlp(2) if mixing is None else mixing
 
     def init(key):

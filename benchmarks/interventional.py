@@ -9,9 +9,9 @@ on a GPU; .923 at d = 3 with three layers; .880 at d = 4 with three layers and t
 for the true one, .931 with the true one.
 """
 
-from crl.bench.run.suite import at_least, at_most, spec
 from ml_collections import ConfigDict
 
+from crl.bench.run.suite import at_least, at_most, spec
 from crl.combinators import restarts
 from crl.dgp.interventional import latent_scm
 from crl.interventional.cauca import cauca

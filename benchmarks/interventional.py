@@ -60,6 +60,19 @@ def get_config() -> ConfigDict:
         {"mcc": at_most(0.9)},
         "Control: as many rows of one environment; any rotation of the noises fits as well.",
     )
+    strong = {"num_latents": 3, "edges_per_node": 1.0, "min_weight": 1.0, "max_weight": 2.0}
+    untargeted = _task(
+        spec(latent_scm, num_targeted=2, **strong),
+        50_000,
+        {"mcc": at_most(0.9)},
+        "Control: the last variable is never targeted, and mixed with its strong causes.",
+    )
+    empty = _task(
+        spec(latent_scm, told="empty", **strong),
+        50_000,
+        {"mcc": at_most(0.9)},
+        "Control: the graph given is empty, where all pairs are joined by strong edges.",
+    )
     return ConfigDict(
         {
             "suite": "interventional",
@@ -67,6 +80,14 @@ def get_config() -> ConfigDict:
                 "three": three,
                 "three_chosen": chosen,
                 "three_no_interventions": nothing,
+                "three_strong": _task(
+                    spec(latent_scm, **strong),
+                    50_000,
+                    {},
+                    "What the two controls below are to be compared with.",
+                ),
+                "three_strong_one_untargeted": untargeted,
+                "three_strong_empty_graph": empty,
             },
         }
     )

@@ -27,7 +27,7 @@ import optax
 from jax import Array
 from jax.scipy.stats import norm
 
-from crl.check import check_options, is_concrete
+from crl.check import check_options
 from crl.combinators import descend
 from crl.core import Data, Estimator, PyTree, Readout, num_envs
 from crl.feed import draw_batch
@@ -80,15 +80,13 @@ def cauca(
     batch_size: int = 512,
     num_steps: int = 2000,
     learning_rate: float = 0.005,
-    holdout: float = 0.1,
 ) -> Estimator:
     """Latents with a known graph and known targets of interventions, by maximum likelihood.
 
     Needs as many columns of x as latents d, Data.given['graph'] (d, d), the DAG, and
     Data.given['target'] (E, d), where any number of variables may be targeted in an
     environment. num_layers, width, depth, num_bins: of ``crl.nets.flows.spline_flow``.
-    learning_rate: of Adam, at the first step; it falls to 0 as a cosine. holdout: share of
-    rows for a score, such as that of ``restarts``.
+    learning_rate: of Adam, at the first step; it falls to 0 as a cosine.
 
     Readout: z (n, d), column i the variable i of graph and targets; log_prob (n,) in nats;
     diag ``num_untargeted``, variables that no environment targets.
@@ -124,7 +122,7 @@ def cauca(
     )
 
     def init(key, data):
-        check_known(data)
+        check_shapes(data)
         key_flow, key_rows, key_start = jax.random.split(key, 3)
         params = flow.init(key_flow, data.x[:1])
         rows = draw_batch(key_rows, data, NUM_ROWS)
@@ -155,7 +153,6 @@ def cauca(
         num_steps,
         finish,
         batch_size=batch_size,
-        holdout=holdout,
         validate=check_known,
     )
 
@@ -207,14 +204,17 @@ def most_likely(moment: Array, data: Data) -> tuple[Mechanisms, Array]:
     do not target it: the regression on its parents, from the moments of all those together.
     """
     target = data.given["target"].astype(moment.dtype)  # (E, d)
-    share = data.given["count"][:, None] / jnp.sum(data.given["count"])  # (E, 1) of the rows
+    count = data.given["count"].astype(moment.dtype)[:, None]  # (E, 1)
+    share = count / jnp.sum(count)
     shared = (1 - target) * share  # (E, d)
     pooled = jnp.einsum("ei,ejk->ijk", shared, moment, precision="highest")
     # (d, 1 + d, 1 + d) of all rows that the mechanism of i has made; where there are none,
     # of a standard normal law, which counts for nothing.
     weight = jnp.sum(shared, axis=0)[:, None, None]
     pooled = jnp.where(
-        weight > 0, pooled / jnp.where(weight > 0, weight, 1), jnp.eye(len(moment[0]))
+        weight > 0,
+        pooled / jnp.where(weight > 0, weight, 1),
+        jnp.eye(len(moment[0]), dtype=moment.dtype),
     )
     weights, variance = jax.vmap(_regress, in_axes=(0, 1, 0))(
         pooled, data.given["graph"], jnp.arange(target.shape[1])
@@ -246,7 +246,7 @@ def log_prior(mechanisms: Mechanisms, z: Array, data: Data) -> Array:
     return jnp.sum(norm.logpdf(z, mean, jnp.sqrt(variance)), axis=1)
 
 
-def check_known(data: Data) -> None:
+def check_shapes(data: Data) -> None:
     """Raise a ValueError for data without a graph and targets that fit x."""
     d = data.x.shape[-1]
     shapes = {"graph": (d, d), "target": (num_envs(data), d)}
@@ -261,8 +261,11 @@ def check_known(data: Data) -> None:
                 f"cauca needs given[{name!r}] of shape {shape} for x of shape {data.x.shape}, "
                 f"got {data.given[name].shape}: one latent for each column of x"
             )
-    graph = data.given["graph"]
-    if is_concrete(graph) and not is_acyclic(np.asarray(graph)):
-        raise ValueError(
-            f"cauca needs a graph without cycles, got {np.asarray(graph).tolist()}"
-        )
+
+
+def check_known(data: Data) -> None:
+    """Raise a ValueError for data without a graph and targets that fit x, or with a cycle."""
+    check_shapes(data)
+    if not is_acyclic(data.given["graph"]):
+        graph = np.asarray(data.given["graph"]).tolist()
+        raise ValueError(f"cauca needs a graph without cycles, got {graph}")

@@ -58,6 +58,7 @@ def linear_fit():
     return estimator, fit.state, test
 
 
+@pytest.mark.slow
 def test_a_linear_mixing_is_undone(linear_fit):
     estimator, fitted, test = linear_fit
     claims = crl.readout(estimator, fitted, test.data)
@@ -68,6 +69,7 @@ def test_a_linear_mixing_is_undone(linear_fit):
     assert claims.diag["num_untargeted"] == 0
 
 
+@pytest.mark.slow
 def test_the_density_integrates_to_one(linear_fit):
     estimator, fitted, test = linear_fit
     x = np.asarray(test.data.x)

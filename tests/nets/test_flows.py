@@ -11,8 +11,11 @@ def a_flow(d, dtype=jnp.float32):
     flow = spline_flow(num_layers=2, width=8, depth=1, num_bins=4)
     x = 1.5 * rng.standard_normal((50, d)).astype(dtype)
     start = jax.jit(flow.init)(jax.random.key(0), x)
-    moved = jax.tree.map(lambda a: a + 0.1 * rng.standard_normal(a.shape).astype(dtype), start)
-    return flow, start, moved, x
+
+    def move(a):
+        return a + 0.05 * rng.standard_normal(a.shape).astype(dtype)
+
+    return flow, start, jax.tree.map(move, start), x
 
 
 def test_flows_start_as_the_identity():
@@ -25,7 +28,7 @@ def test_flows_start_as_the_identity():
 def test_the_inverse_of_a_flow_inverts_it():
     flow, _, params, x = a_flow(3)
     z, _ = jax.jit(flow.apply)(params, x)
-    assert jnp.max(jnp.abs(z - x)) > 0.3
+    assert jnp.max(jnp.abs(z - x)) > 0.1
     np.testing.assert_allclose(jax.jit(flow.inverse)(params, z), x, atol=1e-5)
 
 

@@ -70,7 +70,7 @@ def get_config() -> ConfigDict:
     empty = _task(
         spec(latent_scm, told="empty", **strong),
         50_000,
-        {"mcc": at_most(0.9)},
+        {"mcc": at_most(0.8)},
         "Control: the graph given is empty, where all pairs are joined by strong edges.",
     )
     return ConfigDict(
@@ -83,7 +83,7 @@ def get_config() -> ConfigDict:
                 "three_strong": _task(
                     spec(latent_scm, **strong),
                     50_000,
-                    {},
+                    {"mcc": at_least(0.95)},
                     "What the two controls below are to be compared with.",
                 ),
                 "three_strong_one_untargeted": untargeted,

@@ -46,7 +46,8 @@ def catalogue() -> tuple[Entry, ...]:
     """The estimators, worlds, metrics and claims of crl, read from its files.
 
     A public function at the top level of a file that says that it returns an Estimator, a
-    DGP, a Source, a Mixing or a Claim; or, in crl/metrics, that takes (claims, sample).
+    DGP, a Source, a Mixing or a Claim; or, in crl/metrics, that takes (claims, sample). In
+    the family folders the estimator of a file has the file's name.
     """
     root, found = Path(__file__).parent, []
     for file in sorted(root.rglob("*.py")):
@@ -55,20 +56,23 @@ def catalogue() -> tuple[Entry, ...]:
             continue
         for node in ast.parse(file.read_bytes()).body:
             if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
-                if kind := _kind(node, is_metric_file=parts[0] == "metrics"):
+                if kind := _kind(node, parts):
                     module = ".".join(("crl", *parts))
                     summary = (ast.get_docstring(node) or "").partition("\n")[0]
                     found.append(Entry(kind, node.name, f"{module}:{node.name}", summary))
     return tuple(sorted(found))
 
 
-def _kind(node: ast.FunctionDef, is_metric_file: bool) -> str | None:
-    if is_metric_file:
+def _kind(node: ast.FunctionDef, parts: tuple[str, ...]) -> str | None:
+    if parts[0] == "metrics":
         names = [a.arg for a in node.args.args]
         return "metrics" if names[:2] == METRIC_ARGUMENTS else None
     if node.returns is None:
         return None
-    return KINDS.get(ast.unparse(node.returns).strip("'\"").rpartition(".")[2])
+    kind = KINDS.get(ast.unparse(node.returns).strip("'\"").rpartition(".")[2])
+    # One method, one file, one factory of its name: what else returns one helps to write it.
+    is_helper = kind == "estimators" and len(parts) > 1 and node.name != parts[-1]
+    return None if is_helper else kind
 
 
 def plugins(kind: str) -> dict[str, str]:

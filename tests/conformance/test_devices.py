@@ -51,6 +51,5 @@ def test_all_of_ours_do():
     assert " passed" in on_two_devices("-m", "pytest", *options, str(FOLDER))
 
 
-@pytest.mark.slow
 def test_a_step_that_draws_its_own_rows_does_not():
     on_two_devices("-c", DRAWS_ITS_OWN)

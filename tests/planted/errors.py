@@ -175,7 +175,7 @@ ERRORS = [
         "    return map_rows(lambda a: jax.lax.with_sharding_constraint(a, by_row), data)",
         "    by_row = NamedSharding(_mesh(devices, 'data'), PartitionSpec())\n"
         "    return map_rows(lambda a: jax.lax.with_sharding_constraint(a, by_row), data)",
-        "tests/test_parallel.py",
+        "tests/conformance/test_devices.py",
     ),
     # --- combinators ----------------------------------------------------------------------
     Planted(

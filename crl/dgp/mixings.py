@@ -265,7 +265,7 @@ def leaky_tanh_mlp(num_layers: int = 2, slope: float = 0.1) -> Mixing:
 
     def forward(w, z):
         for matrix in w:
-            z = jnp.matmul(matrix, z, precision="highest")
+            z = dot(matrix, z)
             z = jnp.tanh(z) + slope * z
         return z
 

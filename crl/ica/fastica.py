@@ -18,6 +18,7 @@ from jax import Array
 from crl.check import check_options
 from crl.core import Estimator, Readout
 from crl.numerics.decorrelation import polar
+from crl.numerics.fixed_point import iterate
 from crl.numerics.linalg import dot
 from crl.numerics.whitening import Whitening, whiten
 
@@ -199,16 +200,13 @@ def converge(
 ) -> Array:
     """The rotation at which symmetric iterations stop to move by ``tol`` or more."""
 
-    def is_moving(carry):
-        i, _, delta = carry
-        return (i < num_steps) & (delta >= tol)
-
-    def body(carry):
-        i, rotation, delta = carry
-        return i + 1, *improve(derivatives, rotation, delta, z)[:2]
-
     inf = jnp.full((), jnp.inf, rotation.dtype)
-    return jax.lax.while_loop(is_moving, body, (0, rotation, inf))[1]
+    return iterate(
+        lambda old: improve(derivatives, *old, z)[:2],
+        (rotation, inf),
+        lambda old, new: new[1] >= tol,
+        num_steps,
+    )[0]
 
 
 def improve_unit(

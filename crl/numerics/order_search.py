@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from crl.numerics.fixed_point import iterate
+
 
 class OptimalDag(NamedTuple):
     """The best DAG that can be put together from a table."""
@@ -44,20 +46,19 @@ def optimal_dag(node: Array, parents: Array, score: Array, num_nodes: int) -> Op
 
     best = jax.lax.map(over_subsets, best)  # row by row, for each fits into a cache
 
-    def sweep(carry):
-        f, _ = carry
+    def sweep(f):
         new = f
         for i in range(d):
             cube = new.reshape(-1, 2, 2**i)
             with_i = jnp.minimum(cube[:, 1], cube[:, 0] + best[i].reshape(-1, 2**i))
             # A stack is one pass over memory, where .at[:, 1].set would be three.
             new = jnp.stack([cube[:, 0], with_i], 1).reshape(2**d)
-        return new, jnp.any(new < f)
+        return new
 
     # A sweep settles every set whose best order is ascending, and each further sweep one
     # more descent of it: at most d, and about half of that until nothing changes.
     start = jnp.full(2**d, jnp.inf, score.dtype).at[0].set(0)
-    f, _ = jax.lax.while_loop(lambda c: c[1], sweep, (start, jnp.array(True)))
+    f = iterate(sweep, start, lambda old, new: jnp.any(new < old), d + 1)
 
     def remove_last(rest, _):
         i = jnp.arange(d, dtype=jnp.int32)

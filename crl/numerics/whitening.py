@@ -5,6 +5,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
+from crl.numerics.linalg import dot
+
 
 class Whitening(NamedTuple):
     """Principal components of x scaled to unit variance: z = (x - mean) whitener'."""
@@ -32,16 +34,16 @@ def whiten(x: Array, num_components: int) -> Whitening:
     centred = x - mean
 
     def gram(a):
-        return jnp.matmul(a.T, a, precision="highest") / x.shape[0]
+        return dot(a.T, a) / x.shape[0]
 
     variance, axes = jnp.linalg.eigh(gram(centred))
     rough = jnp.sqrt(jnp.maximum(variance, 10 * eps * variance[-1]))
     rough = jnp.where(rough > 0, rough, 1)  # x is constant
-    half = jnp.matmul(centred, axes / rough, precision="highest")
+    half = dot(centred, axes / rough)
     variance, turn = jnp.linalg.eigh(gram(half))
     # cov(x) = r' r, and the singular values of r resolve eps where cov(x) resolves sqrt(eps).
     r = jnp.sqrt(jnp.maximum(variance, 0))[:, None] * turn.T
-    r = jnp.matmul(r * rough, axes.T, precision="highest")
+    r = dot(r * rough, axes.T)
     _, scales, axes = jnp.linalg.svd(r)
     # The data come rounded to eps of their level, which is where directions end.
     level = jnp.sqrt(jnp.mean(mean**2)) + scales[0]

@@ -31,6 +31,7 @@ from jax import Array
 
 from crl.check import check_options
 from crl.core import Data, Estimator, Readout, num_envs
+from crl.numerics.fixed_point import iterate
 from crl.numerics.graphs import indirect_paths, topological_order, transitive_closure
 from crl.numerics.linalg import dot
 from crl.numerics.order_search import optimal_dag
@@ -397,15 +398,12 @@ def _best_move(graph: Array, score: Array, penalty: float) -> tuple[Array, Array
 def _climb(table: Table, score: Array, graph: Array, penalty: float, max_moves: int) -> Array:
     """Greedy moves from ``graph`` among the parent sets of the table."""
 
-    def move(carry):
-        i, graph, _ = carry
+    def move(graph):
         entry = _find(table, _around(graph))
         moved, gain = _best_move(graph, _look_up(score, entry), penalty)
-        improves = gain > _NOISE
-        return i + 1, jnp.where(improves, moved, graph), improves
+        return jnp.where(gain > _NOISE, moved, graph)
 
-    start = (0, graph, jnp.array(True))
-    return jax.lax.while_loop(lambda c: c[2] & (c[0] < max_moves), move, start)[1]
+    return iterate(move, graph, lambda old, new: jnp.any(old != new), max_moves)
 
 
 def _search(table: Table, score: Array, graph: Array, penalty: float, max_moves: int) -> Array:

@@ -3,13 +3,17 @@
 import pathlib
 import re
 
+import crl
+
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
 def test_the_example_is_what_new_estimator_writes():
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    code, calls = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert code == (ROOT / "crl" / "bench" / "templates" / "my_ica.py").read_text()
+    for name in re.findall(r"crl\.(\w+)\(", calls):
+        assert name in crl.__all__
 
 
 def test_commands_and_files_named_exist():

@@ -3,8 +3,9 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from crl.core import DGP, Sample, Task, Truth, draw, grouped
+from crl.core import DGP, Sample, Task, Truth, draw, grouped, merit, metric
 
 
 def marked(shift):
@@ -31,3 +32,18 @@ def test_rows_to_judge_on_follow_the_law_held_out_where_there_is_one():
     train, test = draw(Task(dgp, 5, 7, {}), jax.random.key(0))
     assert train.data.x[:, 1].max() < 1 and test.data.x[:, 1].min() >= 10
     assert len(np.unique(np.concatenate([train.data.x, test.data.x])[:, 0])) == 1
+
+
+@pytest.mark.parametrize(
+    "best, good, bad",
+    [
+        (1.0, 0.9, 0.2),
+        (0.0, 0.1, 3.0),
+        (0.0, -0.1, 3.0),
+        (np.inf, -5.0, -7.0),
+        (-np.inf, 2.0, 4.0),
+    ],
+)
+def test_merit_is_larger_for_the_better_value(best, good, bad):
+    judge = metric(best=best)(lambda claims, sample: 0.0)
+    assert merit(judge, good) > merit(judge, bad)

@@ -145,6 +145,11 @@ PLANTED = {
         GOOD._replace(converged=lambda state: state["step"]),
         "converged must return one bool",
     ),
+    "two draws from one key": (
+        estimators.uses_no_key_twice,
+        GOOD._replace(init=lambda key, d: scaled(GOOD.init(key, d), jax.random.uniform(key))),
+        "a key is used twice",
+    ),
     "an option that Python looks at": (
         estimators.floats_may_be_traced,
         branches,
@@ -278,9 +283,18 @@ def rounded(dgp):
 
 def careless(dgp):
     def sample(key, world, n):
+        key, key_flip = jax.random.split(key)
         data, truth = dgp.sample(key, world, n)
-        flip = jax.random.bernoulli(key, 0.5, data.x.shape)  # draws in the default dtype
+        flip = jax.random.bernoulli(key_flip, 0.5, data.x.shape)  # draws in the default dtype
         return Sample(data._replace(x=jnp.where(flip, data.x, -data.x)), truth)
+
+    return sample
+
+
+def repeated(dgp):
+    def sample(key, world, n):
+        data, truth = dgp.sample(key, world, n)
+        return Sample(data._replace(x=data.x + jax.random.normal(key, data.x.shape)), truth)
 
     return sample
 
@@ -295,6 +309,7 @@ def miscounted(dgp):
     [
         (leaky, r"'hint'.* equals a part of the truth"),
         (rounded, r"the precision of .*float32\[3\] and float32"),
+        (repeated, "uses a key twice"),
         (careless, "x64 draws another world"),
         (miscounted, "expected 64 rows per environment"),
     ],

@@ -129,6 +129,15 @@ def keeps_form_and_dtype(t: Trial) -> None:
             )
 
 
+def uses_no_key_twice(t: Trial) -> None:
+    """Draws from one key are the same draw: init, step and finish split theirs."""
+    with jax.debug_key_reuse(True):
+        try:
+            _shapes(t.estimator, t.train.data, t.test.data)
+        except jax.errors.KeyReuseError as error:
+            raise AssertionError(f"a key is used twice: {error}") from error
+
+
 def floats_may_be_traced(t: Trial) -> None:
     """Every float option of the factory may be traced: a sweep over it compiles once."""
     options = _float_options(t.factory) if t.factory else {}
@@ -438,6 +447,7 @@ def splits_its_work(t: Trial) -> None:
 FAST = (
     fits_its_task,
     keeps_form_and_dtype,
+    uses_no_key_twice,
     floats_may_be_traced,
     beats_knowing_nothing,
     fits_the_same_twice,
@@ -463,12 +473,14 @@ SLOW = (
 
 def _run(estimator: Estimator, train_data: Data, test_data: Data, key: Array) -> dict:
     """All that an estimator makes of data, one step included; for ``eval_shape``."""
+    key_init, key_batch, key_step, key_finish = jax.random.split(key, 4)
     data = hold_out(train_data, estimator.holdout)
-    state = jax.tree.map(jnp.asarray, estimator.init(key, data))
+    state = jax.tree.map(jnp.asarray, estimator.init(key_init, data))
     after, info = state, {}
     if estimator.num_steps:
-        after, info = estimator.step(key, state, draw_batch(key, data, estimator.batch_size))
-    fitted = estimator.finish(key, after, data)
+        batch = draw_batch(key_batch, data, estimator.batch_size)
+        after, info = estimator.step(key_step, state, batch)
+    fitted = estimator.finish(key_finish, after, data)
     converged = estimator.converged(after) if estimator.converged else jnp.array(False)
     return {
         "state": state,

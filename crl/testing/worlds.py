@@ -34,6 +34,12 @@ def _keeps_its_law(dgp: DGP, sample, keys, n: int, which: str) -> None:
         "another world: crl.numerics.linalg.dot"
     )
 
+    with jax.debug_key_reuse(True):
+        try:
+            jax.eval_shape(draw, world_key, key)
+        except jax.errors.KeyReuseError as error:
+            raise AssertionError(f"{which} uses a key twice: {error}") from error
+
     alone = jax.jit(draw)
     drawn = alone(world_key, key)
     _is_well_formed(drawn, n, which)

@@ -234,8 +234,9 @@ def keeps_only_what_readout_reads(t: Trial) -> None:
     for i, (path, leaf) in enumerate(leaves):
         if leaf.size < 2 or jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             continue  # a count is no burden
-        # What is compared with a threshold may pass it one way only.
-        others = (~leaf,) if leaf.dtype == bool else (3 * leaf[::-1] + 1, jnp.zeros_like(leaf))
+        others = [~leaf]
+        if leaf.dtype != bool:  # what is compared with a threshold may pass it one way only
+            others = [3 * leaf[::-1] + 1, jnp.zeros_like(leaf), jnp.full_like(leaf, 99)]
         assert any(matters(i, other) for other in others), (
             f"no claim depends on fitted{jax.tree_util.keystr(path)} of shape {leaf.shape}: "
             "let finish return what readout needs, and no more"

@@ -278,10 +278,10 @@ ERRORS = [
         SCM,
     ),
     Planted(
-        "what a query does not affect is not kept",
+        "a query that is not obeyed",
         "crl/scm/shared_mechanism.py",
-        "z = jnp.where(jnp.any(moved, 1), z, columns.z[:, i])",
-        "z = jnp.where(True, z, columns.z[:, i])",
+        "jnp.where(mask[:, i], value[:, i], z)",
+        "jnp.where(mask[:, i] & False, value[:, i], z)",
         SCM,
     ),
     Planted(

@@ -234,9 +234,9 @@ def keeps_only_what_readout_reads(t: Trial) -> None:
     for i, (path, leaf) in enumerate(leaves):
         if leaf.size < 2 or jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             continue  # a count is no burden
-        others = [~leaf]
+        others = [jnp.zeros_like(leaf), jnp.ones_like(leaf)]
         if leaf.dtype != bool:  # what is compared with a threshold may pass it one way only
-            others = [3 * leaf[::-1] + 1, jnp.zeros_like(leaf), jnp.full_like(leaf, 99)]
+            others += [3 * leaf[::-1] + 1, jnp.full_like(leaf, 99)]
         assert any(matters(i, other) for other in others), (
             f"no claim depends on fitted{jax.tree_util.keystr(path)} of shape {leaf.shape}: "
             "let finish return what readout needs, and no more"

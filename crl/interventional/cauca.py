@@ -116,9 +116,10 @@ def cauca(
     )
     flow = spline_flow(num_layers, width, depth, num_bins)
     # A few batches early on have gradients a hundred times the usual, hence the clipping.
+    # eps: the gradient in the scale of a latent, 0 but for rounding, is not to be followed.
     optimizer = optax.chain(
         optax.clip_by_global_norm(1.0),
-        optax.adam(optax.cosine_decay_schedule(learning_rate, num_steps)),
+        optax.adam(optax.cosine_decay_schedule(learning_rate, num_steps), eps=1e-5),
     )
 
     def init(key, data):
@@ -178,7 +179,10 @@ def linear_start(key: Array, data: Data) -> Start:
 
     eye = jnp.eye(d, dtype=y.dtype)
     (unmixing, _), _ = jax.lax.scan(step, (eye, optimizer.init(eye)), length=LINEAR_STEPS)
-    return Start(through, white.mean, dot(unmixing, turn))
+    # The likelihood knows no scale of the latents: without one, rounding would choose it.
+    second = jnp.mean(moment, axis=0)[1:, 1:]
+    size = jnp.sqrt(jnp.diagonal(dot(dot(unmixing, second), unmixing.T)))
+    return Start(through, white.mean, dot(unmixing / size[:, None], turn))
 
 
 def encode(flow: Flow, params: PyTree, start: Start, x: Array) -> tuple[Array, Array]:

@@ -23,3 +23,10 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forget_programs():
+    """What a file has compiled goes with it: a process would grow to 5 GB of programs."""
+    yield
+    jax.clear_caches()

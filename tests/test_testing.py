@@ -413,7 +413,9 @@ def test_pytest_checks_an_estimator_from_outside(tmp_path):
             timeout=300,
         )
 
-    good = run("--estimator", "my_ica:my_ica(num_latents=3)", "-k", "beats or traced or twice")
+    good = run(
+        "--estimator", "my_ica:my_ica(num_latents=3)", "-k", "beats or traced or fits_the_same"
+    )
     assert good.returncode == 0 and "3 passed" in good.stdout, good.stdout[-3000:]
     bad = run("--estimator", "bad_ica:bad_ica(num_latents=3)", "-k", "beats")
     assert bad.returncode == 1 and "no better than knowing" in bad.stdout, bad.stdout[-3000:]

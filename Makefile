@@ -25,7 +25,7 @@ test-hundred: .venv/.dev
 # All of the slow lane, or with FAMILY=scm what lies in tests/scm and its conformance; the
 # tests that belong to no family are FAMILY=core. Pytest's 5, no tests, is no failure.
 ifeq ($(FAMILY),core)
-  LANE = $(wildcard tests/*.py)
+  LANE = $(wildcard tests/test_*.py)
 else
   LANE = $(wildcard $(FAMILY:%=tests/%) $(FAMILY:%=tests/conformance/test_%.py))
 endif

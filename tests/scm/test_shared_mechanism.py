@@ -58,7 +58,7 @@ def test_three_variables_are_ordered_by_two_auxiliary_environments(fitted):
 def test_absent_edges_are_left_out():
     # The worlds above are complete graphs; in these half of the pairs are joined.
     wrong, absent = 0, 0
-    for train, test in _worlds(4, edges_per_node=0.5):
+    for train, test in _worlds(8, edges_per_node=0.5):
         _, out = _fit(SMALL, train, test)
         wrong += int(skeleton_shd(out, test))
         absent += 3 - int(test.truth.graph.sum())

@@ -9,7 +9,7 @@ import functools
 import itertools
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -50,11 +50,9 @@ class Fresh(NamedTuple):
     example: Data
 
 
-class Feed(NamedTuple):
-    """How a fit gets its batches; static, since it chooses the program."""
-
-    batch: Callable  # (key, source, i) -> Data, for step i of a chunk
-    size: int | None  # rows of a batch; None: all
+# How a fit gets its batches: (key, source, i) -> Data, for step i of a chunk. Static, since
+# it chooses the program; made by the cached functions below, so that the same is one object.
+Feed = Callable[[Array, PyTree, Any], Data]
 
 
 def draw_batch(key: Array, data: Data, size: int | None) -> Data:
@@ -110,7 +108,7 @@ def check_holdout(data: Data, share: float, from_memory: bool = True) -> None:
 @functools.cache
 def from_memory(size: int | None) -> Feed:
     """Batches drawn from a Data."""
-    return Feed(lambda key, data, i: draw_batch(key, data, size), size)
+    return lambda key, data, i: draw_batch(key, data, size)
 
 
 @functools.cache
@@ -121,7 +119,7 @@ def from_stream(size: int) -> Feed:
         chunk, held = source
         return jax.tree.map(lambda a: a[i], chunk)._replace(held=held)
 
-    return Feed(batch, size)
+    return batch
 
 
 @functools.cache
@@ -133,7 +131,7 @@ def from_world(dgp: DGP, size: int) -> Feed:
         rows = max(1, size // num_envs(example))
         return dgp.sample(key, world, rows).data._replace(held=example.held)
 
-    return Feed(batch, size)
+    return batch
 
 
 def bytes_per_row(data: Data) -> int:

@@ -102,7 +102,7 @@ def advance(
     Returns the lane and the info of each step, (num,), NaN where no step was made.
     """
     num = count if num is None else num
-    batch = batch or feed.from_memory(estimator.batch_size).batch
+    batch = batch or feed.from_memory(estimator.batch_size)
 
     def one(i, lane):
         key_batch, key_step = jax.random.split(jax.random.fold_in(key, lane.step))
@@ -203,7 +203,7 @@ class _Programs(NamedTuple):
 
 
 @functools.lru_cache(maxsize=128)
-def _programs(recipe, has_end, feed: Feed, num, rows, replicas) -> _Programs:
+def _programs(recipe, has_end, how: Feed, num, rows, replicas) -> _Programs:
     """rows: devices that the rows of a batch go over, or None. replicas: (backend, devices,
     whether they share the data), or None for one fit."""
 
@@ -211,7 +211,7 @@ def _programs(recipe, has_end, feed: Feed, num, rows, replicas) -> _Programs:
         return start(_build(recipe, options), key, data, state)
 
     def batch(key, source, i):
-        return parallel.spread_rows(feed.batch(key, source, i), rows)
+        return parallel.spread_rows(how(key, source, i), rows)
 
     def forward(options, key, lane, source, count):
         estimator = _build(recipe, options)
@@ -391,10 +391,12 @@ def _swept(estimator, options, num_lanes) -> dict[str, Array]:
 
 def _check_lanes(recipe, options, data, shared, num_lanes) -> Estimator:
     """The estimator of the first replica, after a look at the data and options of all."""
-    for i in range(num_lanes if options else 1):
-        estimator = _build(recipe, {name: float(v[i]) for name, v in options.items()})
-        check_estimator(estimator)
-    first = _build(recipe, {name: float(v[0]) for name, v in options.items()})
+    built = [
+        _build(recipe, {name: float(v[i]) for name, v in options.items()})
+        for i in range(num_lanes if options else 1)
+    ]
+    first = built[0]
+    check_estimator(first)
     # Lanes have one shape; where they share the environments too, one look serves all.
     env = np.asarray(jax.device_get(data.env))
     alike = shared or (all_finite(data.x) and bool(np.all(env == env[:1])))

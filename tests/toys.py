@@ -4,14 +4,39 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
-from crl.core import Estimator, Readout, grouped
+from crl.core import (
+    PER_ROW,
+    Estimator,
+    Readout,
+    Sample,
+    Truth,
+    grouped,
+    num_envs,
+    take_rows,
+)
 
 
 def as_data(x, num_envs=1):
     """A Data of environments of one size; maps under vmap."""
     return grouped(x, [len(x) // num_envs] * num_envs)
+
+
+def parts(sample, num_train):
+    """The first rows of each environment of a sample, and the others: one draw for both."""
+    n = len(sample.data.x) // num_envs(sample.data)
+
+    def part(rows):
+        index = (n * np.arange(num_envs(sample.data))[:, None] + rows).ravel()
+        own = {
+            f: v[index] if f in PER_ROW and v is not None else v
+            for f, v in sample.truth._asdict().items()
+        }
+        return Sample(take_rows(sample.data, index), Truth(**own))
+
+    return part(np.arange(num_train)), part(np.arange(num_train, n))
 
 
 class State(NamedTuple):

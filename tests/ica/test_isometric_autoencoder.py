@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from toys import parts
 
 from crl import train
 from crl.combinators import then
-from crl.core import Task, grouped
-from crl.core import draw as draw_task
+from crl.core import grouped
 from crl.dgp.latent import mixed_sources
 from crl.dgp.mixings import flat_torus
 from crl.dgp.sources import uniform
@@ -22,7 +22,10 @@ from crl.metrics.latents import affine_r2, linear_r2, mcc
 def draw(num_latents, seed, num_train, num_test=2000):
     """Standardised uniform sources, each wound 5 rad around its circle."""
     dgp = mixed_sources(uniform(), flat_torus(), num_latents)
-    return draw_task(Task(dgp, num_train, num_test, {}), jax.random.key(seed))
+    world = dgp.init(jax.random.key(seed))
+    return parts(
+        dgp.sample(jax.random.key(seed + 1000), world, num_train + num_test), num_train
+    )
 
 
 @jax.jit
@@ -66,18 +69,18 @@ def test_without_the_penalty_codes_are_bent(fitted):
 
 
 def test_the_decoder_is_isometric_where_there_are_no_data():
-    """Fitted to sources outside a disc, looked at inside: .04 to .05 on 7 of 8 seeds.
+    """Fitted to sources outside a disc, looked at inside: .04 on two of three seeds.
 
-    With the penalty at the codes of the data alone .10 to .19. The other seed (0) folded,
-    which shows in what it explains of its own data: .9985, where the others have .9999.
+    With the penalty at the codes of the data alone .10 to .19. The other seed (2) folds,
+    which shows in what it explains of its own data.
     """
-    for seed, is_folded in ((0, True), (1, False)):
+    for seed, is_folded in ((0, False), (2, True)):
         rows, _ = draw(2, seed, 20_000)
         radius = np.linalg.norm(rows.truth.z, axis=1)
         data = grouped(rows.data.x[radius > 1][:5000])
         own, hole = (grouped(x[:2000]) for x in (data.x, rows.data.x[radius < 0.7]))
-        explained = fit(1.0, jax.random.key(seed), data, own)[1].diag["explained_variance"]
-        diverged, out = fit(1.0, jax.random.key(seed), data, hole)
+        explained = fit(1.0, jax.random.key(0), data, own)[1].diag["explained_variance"]
+        diverged, out = fit(1.0, jax.random.key(0), data, hole)
         assert not diverged and (explained < 0.999) == is_folded
         assert (out.diag["distortion"] > 0.06) == is_folded
 

@@ -2,8 +2,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from toys import parts
 
-from crl.core import Sample, Task, draw, grouped, take_rows
+from crl.core import Sample, grouped, take_rows
 from crl.dgp.scm import multi_environment_scm
 from crl.metrics.graphs import order_divergence, shd, skeleton_shd
 from crl.metrics.interventions import counterfactual_rmse, counterfactual_rmse_all
@@ -17,10 +18,15 @@ NUM_TRAIN, NUM_TEST = 500, 200
 
 
 def _worlds(num_worlds, num_nodes=3, num_train=NUM_TRAIN, num_test=NUM_TEST, **options):
-    task = Task(multi_environment_scm(num_nodes, **options), num_train, num_test, {})
-    world = jax.jit(lambda key: draw(task, key))
+    dgp = multi_environment_scm(num_nodes, **options)
+
+    @jax.jit
+    def draw(key):
+        n = num_train + num_test
+        return parts(dgp.sample(jax.random.fold_in(key, 1), dgp.init(key), n), num_train)
+
     for seed in range(num_worlds):
-        yield world(jax.random.key(seed))
+        yield draw(jax.random.key(seed))
 
 
 def _fit(estimator, train, test):
@@ -58,7 +64,7 @@ def test_three_variables_are_ordered_by_two_auxiliary_environments(fitted):
 def test_absent_edges_are_left_out():
     # The worlds above are complete graphs; in these half of the pairs are joined.
     wrong, absent = 0, 0
-    for train, test in _worlds(8, edges_per_node=0.5):
+    for train, test in _worlds(4, edges_per_node=0.5):
         _, out = _fit(SMALL, train, test)
         wrong += int(skeleton_shd(out, test))
         absent += 3 - int(test.truth.graph.sum())
@@ -146,8 +152,8 @@ def test_noises_densities_and_counterfactuals_are_recovered_on_held_out_rows(fit
         assert -0.02 < float((test.truth.log_prob - out.log_prob).mean()) < 0.15
         error = counterfactual_rmse(out, test)
         factual = counterfactual_rmse(out._replace(counterfactual=test.data.x), test)
-        # .12 to .16 recorded, against .53 to 1.03 for the prediction of no effect.
-        assert error < 0.3 and factual > 3 * error
+        # .10 to .21 recorded, against .72 to .97 for the prediction of no effect.
+        assert error < 0.3 < 0.7 < factual
 
 
 def test_environments_may_have_unequal_sizes(fitted):

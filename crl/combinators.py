@@ -112,12 +112,6 @@ def then(representation: Estimator, postprocess: Estimator) -> Estimator:
     return representation._replace(finish=finish, readout=readout)
 
 
-class Restarts(NamedTuple):
-    """State of ``restarts``."""
-
-    lanes: train.Lane  # (num, ...) every restart
-
-
 class Chosen(NamedTuple):
     """What ``restarts`` has fitted: the best, and how all of them fared."""
 
@@ -142,9 +136,9 @@ def restarts(
     def init(key, data):
         keys = jax.random.split(key, num)
         lanes = jax.vmap(lambda k: train.start(estimator, k, data))(keys)
-        return Restarts(lanes._replace(state=settled(lanes)))
+        return lanes._replace(state=settled(lanes))  # the state: (num, ...) every restart
 
-    def step(key, state, batch):
+    def step(key, lanes, batch):
         def one(key, lane):
             new, info = train.attempt(estimator, key, lane, batch)
             state = train.select(new.diverged | lane.converged, lane.state, new.state)
@@ -152,16 +146,16 @@ def restarts(
             info = {k: jnp.where(new.diverged, jnp.nan, v) for k, v in info.items()}
             return new._replace(state=state), info
 
-        lanes, info = jax.vmap(one)(jax.random.split(key, num), state.lanes)
+        lanes, info = jax.vmap(one)(jax.random.split(key, num), lanes)
         lanes = lanes._replace(state=settled(lanes))
-        return Restarts(lanes), {k: jnp.nanmean(v) for k, v in info.items()}
+        return lanes, {k: jnp.nanmean(v) for k, v in info.items()}
 
-    def finish(key, state, data):
+    def finish(key, lanes, data):
         def one(key, lane):
             lane = train.finish(estimator, key, lane, data)
             return lane, judge(estimator, score, lane.state, data)
 
-        lanes, scores = jax.vmap(one)(jax.random.split(key, num), state.lanes)
+        lanes, scores = jax.vmap(one)(jax.random.split(key, num), lanes)
         # Of restarts without a score the first that lives, never one that diverged.
         is_defined = ~jnp.isnan(scores)
         rank = jnp.where(is_defined, merit(score, scores), jnp.finfo(scores.dtype).min)
@@ -181,8 +175,8 @@ def restarts(
         other = {**(claims.other or {}), "scores": scores}
         return claims._replace(diag=diag, other=other)
 
-    def converged(state):
-        return jnp.all(state.lanes.converged | state.lanes.diverged)
+    def converged(lanes):
+        return jnp.all(lanes.converged | lanes.diverged)
 
     return estimator._replace(
         init=init,
@@ -190,7 +184,7 @@ def restarts(
         readout=readout,
         finish=finish,
         converged=None if estimator.converged is None else converged,
-        holdout=_at_least_some(estimator.holdout),
+        holdout=estimator.holdout or HOLDOUT,
     )
 
 
@@ -208,10 +202,6 @@ def settled(lanes: train.Lane) -> PyTree:
         return jnp.where(which & jnp.isnan(a), 0, a)
 
     return jax.tree.map(known, lanes.state)
-
-
-def _at_least_some(holdout: float) -> float:
-    return holdout or HOLDOUT
 
 
 def judge(estimator: Estimator, score: Callable, fitted: PyTree, data: Data) -> Array:
@@ -300,5 +290,5 @@ def best_checkpoint(
         readout=readout,
         finish=finish,
         converged=None if estimator.converged is None else converged,
-        holdout=_at_least_some(estimator.holdout),
+        holdout=estimator.holdout or HOLDOUT,
     )

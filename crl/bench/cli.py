@@ -4,6 +4,7 @@ import argparse
 import difflib
 import os
 import shlex
+import signal
 import sys
 from pathlib import Path
 
@@ -42,7 +43,13 @@ def main(argv: list[str] | None = None) -> int:
         "doctor": _doctor,
         "new-estimator": _new_estimator,
     }
-    return handlers[args.command](args, argv)
+    try:
+        code = handlers[args.command](args, argv)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads has seen enough, as `crl list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    return code
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -287,3 +287,9 @@ def test_new_estimator_passes_its_test_and_its_suite_runs(tmp_path):
         values[record.estimator].append(record.result.metrics["mcc"])
     # Measured on these 8 worlds: my_ica 0.998 to 0.9995, fastica 0.997 to 0.999.
     assert min(values["my_ica"]) > 0.99 and min(values["fastica"]) > 0.99
+
+
+def test_a_reader_that_has_seen_enough_gets_no_traceback():
+    command = f"{sys.executable} -m crl.bench.cli list | head -1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "estimators:\n" and done.stderr == ""

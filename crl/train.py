@@ -288,7 +288,7 @@ def fit(
     num = chunk_length(estimator.num_steps, chunk_size, chunk_bytes)
     identity = {}
     if checkpoint is not None:
-        identity = _identity(estimator, {}, key, example, state, source)
+        identity = _identity(estimator, {}, key, example, state, source, how)
     is_full = size is None or size >= len(example.x)
     example = parallel.place_data(example, rows, spread=is_full)
     key, state, source = parallel.on_all_devices((key, state, source), rows)
@@ -504,8 +504,11 @@ def _join(traces: list[dict], num_steps: int) -> dict[str, np.ndarray]:
     return {name: join(name) for name in (traces[0] if traces else {})}
 
 
-def _identity(recipe, options, key, data, state, source=None) -> dict[str, str]:
-    """Digests of what the numbers of a fit follow from: its inputs and its program."""
+def _identity(recipe, options, key, data, state, source=None, how=None) -> dict[str, str]:
+    """Digests of what the numbers of a fit follow from: its inputs and its program.
+
+    source, how: of rows drawn fresh, whose law is a part of the program.
+    """
 
     def first(tree, has_replicas):
         return jax.tree.map(lambda a: a[0], tree) if has_replicas else tree
@@ -513,16 +516,17 @@ def _identity(recipe, options, key, data, state, source=None) -> dict[str, str]:
     own = first((options, key, state), key.ndim > 0)
     lane = first(data, data.env.ndim > 1)  # replicas may share their data
 
-    def once(options, key, state, data):
+    def once(options, key, state, data, source):
         estimator = _build(recipe, options)
         data = hold_out(data, estimator.holdout)
         lane = start(estimator, key, data, state)
         if estimator.num_steps:
             batch = feed.draw_batch(key, data, estimator.batch_size)
+            batch = batch if source is None else how(key, source, 0)
             lane, _ = attempt(estimator, key, lane, batch)
         return finish(estimator, key, lane, data)
 
-    program = disk.digest_of_program(once, *own, lane)
+    program = disk.digest_of_program(once, *own, lane, source)
     return {"inputs": disk.digest((options, key, data, state, source)), "program": program}
 
 

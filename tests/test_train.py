@@ -20,7 +20,7 @@ from crl import feed, train
 from crl.core import Estimator, Readout
 from crl.dgp.latent import mixed_sources
 from crl.dgp.mixings import linear
-from crl.dgp.sources import laplace
+from crl.dgp.sources import laplace, uniform
 
 KEY = jax.random.key(0)
 DATA = as_data(jax.random.normal(jax.random.key(1), (40, 5)))
@@ -580,6 +580,16 @@ def test_fresh_rows_are_drawn_for_every_step():
     fit = crl.fit(watching(6, batch_size=8), KEY, source)
     assert (fit.trace["rows"] == 8).all() and len(np.unique(fit.trace["first"])) == 6
     assert_same(fit, crl.fit(watching(6, batch_size=8), KEY, source, chunk_size=4))
+
+
+def test_a_checkpoint_of_fresh_rows_of_another_law_is_refused(tmp_path):
+    laws = [mixed_sources(law(), linear(), 2) for law in (laplace, uniform)]
+    world = laws[0].init(KEY)
+    example = laws[0].sample(KEY, world, 16).data
+    estimator = watching(4, batch_size=8)
+    crl.fit(estimator, KEY, crl.Fresh(laws[0], world, example), checkpoint=tmp_path)
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match="another estimator"):
+        crl.fit(estimator, KEY, crl.Fresh(laws[1], world, example), checkpoint=tmp_path)
 
 
 # --- sweeps, warm starts, models --------------------------------------------------------

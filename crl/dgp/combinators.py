@@ -1,4 +1,4 @@
-"""DGP -> DGP: standardised, noisy or perturbed observations, and the mixing's Jacobian.
+"""DGP -> DGP: standardised, noisy, perturbed or selected observations, hidden confounders.
 
 What lives in the space of x is carried along: ``aux["pair"]``, ``aux["do_value"]`` and the
 truth's mixing, dictionary, counterfactual, log_prob and jacobian. A field that the change
@@ -12,12 +12,14 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from crl.check import check_options, is_concrete
-from crl.core import DGP, Data, PyTree, Sample, Truth
+from crl.core import DGP, PER_ROW, Data, PyTree, Sample, Truth
 from crl.dgp.mixings import perturbation_map
 from crl.dgp.sources import Source, gaussian
+from crl.numerics.linalg import dot
 
 
 class _World(NamedTuple):
@@ -163,6 +165,122 @@ def perturbed(dgp: DGP, eta: float = 0.1, perturbation: str = "mlp") -> DGP:
         return bend(world, dgp.mix(world.inner, z))
 
     return _with_law(dgp, init, law, dgp.mix and mix)
+
+
+def confounded(dgp: DGP, num_pairs: int = 1, loading: float = 0.8) -> DGP:
+    """Hidden confounders: pairs of noises share a cause that nobody sees.
+
+    Each of ``num_pairs`` random pairs (i, j) has a variable u ~ N(0, 1) of its own, the same
+    law in every environment: s_i + loading u, s_j + loading u or s_j - loading u with equal
+    chance, in units of the noises (1 in the base of ``multi_environment_scm``). For worlds
+    whose latents are independent noises with x = mix(z): noises are no longer independent,
+    and a method that assumes so sees edges that are none.
+
+    Truth.z holds the noises with what they share, other['confounded'] (d, d) is 1 at pairs
+    (i, j) and (j, i). Counterfactual, affected, log_prob and jacobian become None, queries
+    are left out. loading may be traced. Raises ValueError for worlds without ``mix`` or
+    latents and for more pairs than there are.
+    """
+    check_options("confounded", nonnegative={"num_pairs": num_pairs, "loading": loading})
+
+    def init(key):
+        k_world, k_pairs, k_sign = jax.random.split(key, 3)
+        world = dgp.init(k_world)
+        z = jax.eval_shape(lambda: dgp.sample(key, world, 2).truth.z)
+        if z is None or dgp.mix is None:
+            raise ValueError(
+                "confounded needs a world with mix and truth.z, the noises that x is made of"
+            )
+        first, second = np.triu_indices(z.shape[1], 1)
+        if num_pairs > len(first):
+            raise ValueError(
+                f"confounded needs num_pairs <= {len(first)}, the pairs of {z.shape[1]} "
+                f"variables, got {num_pairs}"
+            )
+        pair = jax.random.permutation(k_pairs, len(first))[:num_pairs]
+        sign = jnp.sign(jax.random.normal(k_sign, (num_pairs,), z.dtype))
+        rows = jnp.arange(num_pairs)
+        loads = jnp.zeros((num_pairs, z.shape[1]), z.dtype)
+        loads = loads.at[rows, jnp.asarray(first)[pair]].set(1)
+        return _World(world, loads.at[rows, jnp.asarray(second)[pair]].set(sign))
+
+    def law(draw, key, world, n):
+        k_inner, k_shared = jax.random.split(key)
+        data, truth = draw(k_inner, world.inner, n)
+        loads = world.own  # (pairs, d)
+        u = jax.random.normal(k_shared, (len(data.x), num_pairs), loads.dtype)
+        z = truth.z + loading * dot(u, loads)
+        joined = dot(jnp.abs(loads).T, jnp.abs(loads)) > 0
+        pairs = (joined & ~jnp.eye(len(joined), dtype=bool)).astype(jnp.int32)
+        truth = truth._replace(
+            z=z,
+            counterfactual=None,
+            affected=None,
+            log_prob=None,
+            jacobian=None,
+            other={**(truth.other or {}), "confounded": pairs},
+        )
+        x = jax.vmap(lambda z: dgp.mix(world.inner, z))(z)
+        aux = {k: v for k, v in data.aux.items() if k not in ("do_mask", "do_value")}
+        return Sample(data._replace(x=x, aux=aux), truth)
+
+    return _with_law(dgp, init, law, lambda world, z: dgp.mix(world.inner, z))
+
+
+def selected(
+    dgp: DGP, strength: float = 2.0, num_columns: int = 2, num_candidates: int = 4
+) -> DGP:
+    """Selection bias: whether a row is seen depends on its own values.
+
+    Each row is one of ``num_candidates``, taken with probability proportional to
+    exp(strength a), a the row's score: the sum of ``num_columns`` random columns of x, each
+    in standard deviations and with a random sign. Rows stay independent; their density is
+    multiplied by a function of the score, which levels off, so that the chosen columns depend
+    on each other as the causes of an effect that was conditioned on.
+
+    Truth.other['selected_on'] (p,) is 1 at these columns; log_prob and jacobian become
+    None. strength may be traced; 0 changes nothing. Raises ValueError for another
+    num_columns than 1 to p.
+    """
+    check_options(
+        "selected",
+        nonnegative={"strength": strength},
+        at_least_one={"num_columns": num_columns, "num_candidates": num_candidates},
+    )
+
+    def init(key):
+        k_world, k_reference, k_columns, k_sign = jax.random.split(key, 4)
+        world = dgp.init(k_world)
+        x = dgp.sample(k_reference, world, 1000).data.x
+        p = x.shape[1]
+        if num_columns > p:
+            raise ValueError(f"selected needs num_columns <= {p}, got {num_columns}")
+        is_chosen = jax.random.permutation(k_columns, p) < num_columns
+        sign = jnp.sign(jax.random.normal(k_sign, (p,), x.dtype))
+        return _World(world, jnp.where(is_chosen, sign / jnp.std(x, 0), 0))
+
+    def law(draw, key, world, n):
+        k_draw, k_choice = jax.random.split(key)
+        keys = jax.random.split(k_draw, num_candidates)
+        candidates = jax.vmap(lambda k: draw(k, world.inner, n))(keys)
+        score = strength * dot(candidates.data.x, world.own)  # (candidates, n)
+        choice = jax.random.categorical(k_choice, score, 0)
+
+        def pick(a):
+            return a[choice, jnp.arange(len(choice))]
+
+        data, truth = jax.tree.map(lambda a: a[0], candidates)
+        fields = {f: getattr(candidates.truth, f, None) for f in PER_ROW}
+        rows = {f: pick(a) for f, a in fields.items() if a is not None}
+        data = data._replace(
+            x=pick(candidates.data.x), aux=jax.tree.map(pick, candidates.data.aux)
+        )
+        chosen = (world.own != 0).astype(jnp.int32)
+        other = {**(truth.other or {}), "selected_on": chosen}
+        rows |= {"log_prob": None, "jacobian": None, "other": other}
+        return Sample(data, truth._replace(**rows))
+
+    return _with_law(dgp, init, law, dgp.mix and (lambda w, z: dgp.mix(w.inner, z)))
 
 
 def with_jacobian(dgp: DGP, num_points: int = 64) -> DGP:

@@ -84,9 +84,9 @@ def tanh_sde(
     Options, truth and held-out law as in ``linear_sde``. Weights are U(1, 3) with random
     signs, scaled down until no eigenvalue of W has a real part above 1, beyond which there
     may be several equilibria and no path visits them all. bias: standard deviation of b; the
-    larger, the more variables stay where tanh is flat, and pass next to nothing on: at 1 laws
-    can still be predicted and edges no longer be ranked. Rows are the ends of simulated paths
-    of 20 units of time.
+    larger, the more variables stay where tanh is flat, and pass next to nothing on: at 3 laws
+    can still be predicted on most worlds, and strengths no longer be told. Rows are the ends
+    of simulated paths of 20 units of time.
     """
     _check("tanh_sde", num_nodes, edges_per_node, num_shifted, shift)
     check_options("tanh_sde", nonnegative={"bias": bias})

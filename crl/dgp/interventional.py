@@ -57,8 +57,8 @@ def latent_scm(
 
     mixing: of crl.dgp.mixings; None: ``leaky_tanh_mlp(2)``. graph: a fixed (d, d) DAG,
     [i, j] = 1 for i -> j; None: Erdos-Renyi, where every pair is joined with probability
-    2 edges_per_node / (d - 1), and variables lie in random order. mechanism: 'linear', 'anm',
-    'lsnm' or 'general' (crl.dgp.mechanisms), linear weights of size U(min_weight, max_weight)
+    2 edges_per_node / (d - 1), and variables lie in random order. mechanism: a name of
+    crl.dgp.mechanisms.KINDS, linear weights of size U(min_weight, max_weight)
     and random sign. num_targeted: how many variables have their environment, the last ones in
     the causal order being left out; None: all. 0: one observational environment.
     shift: the mean of the noise of a targeted variable. spread: the logarithm of its standard
@@ -92,7 +92,7 @@ def latent_scm(
     def init(key):
         key_graph, key_mechanisms, key_weights, key_sd, key_mix = jax.random.split(key, 5)
         g = erdos_renyi(key_graph, d, edges_per_node) if graph is None else jnp.asarray(graph)
-        mechanisms = random_mechanisms(key_mechanisms, g.astype(jnp.int32), dtype)
+        mechanisms = random_mechanisms(key_mechanisms, mechanism, g.astype(jnp.int32), dtype)
         u = jax.random.uniform(key_weights, (d, d), dtype, -1, 1)
         weights = jnp.sign(u) * (min_weight + (max_weight - min_weight) * jnp.abs(u))
         mechanisms = mechanisms._replace(linear=weights * g)

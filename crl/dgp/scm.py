@@ -13,18 +13,38 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import jax.scipy.stats as stats
 import numpy as np
 from jax import Array
 
 from crl.check import check_options, is_concrete
 from crl.core import DGP, Sample, Truth, grouped
-from crl.dgp.graphs import erdos_renyi, scale_free
-from crl.dgp.mechanisms import KINDS, Mechanisms, pull, push, random_mechanisms
-from crl.numerics.graphs import is_acyclic, transitive_closure
+from crl.dgp import sources
+from crl.dgp.graphs import graph_law
+from crl.dgp.mechanisms import (
+    KINDS,
+    Mechanisms,
+    internally_standardized,
+    pull,
+    push,
+    random_mechanisms,
+)
+from crl.numerics.graphs import transitive_closure
 
-_GRAPHS = {"erdos_renyi": erdos_renyi, "scale_free": scale_free}
 _CHANGES = ("independent", "proportional", "none")
+_NUM_REFERENCE = 2000  # rows per environment that internal scaling takes its moments from
+# Standardised; the number is a parameter of the law.
+NOISES = {
+    "gaussian": sources.gaussian(),
+    "student_t3": sources.student_t(3.0),
+    "student_t5": sources.student_t(5.0),
+    "logistic": sources.logistic(),
+    "laplace": sources.laplace(),
+    "gumbel": sources.gumbel(),
+    "gamma": sources.gamma(2.0),
+    "chi2": sources.gamma(1.5),  # 3 degrees of freedom
+    "exponential": sources.gamma(1.0),
+    "uniform": sources.uniform(),
+}
 
 
 class World(NamedTuple):
@@ -40,8 +60,10 @@ def multi_environment_scm(
     graph: str | Array = "erdos_renyi",
     edges_per_node: float = 1.0,
     mechanism: str = "general",
+    scaling: str = "raw",
     num_envs: int = 3,
     change: str = "independent",
+    changed: float = 1.0,
     mean_shift: float = 0.0,
     noise: str = "gaussian",
     sizes: Sequence[float] | None = None,
@@ -50,18 +72,27 @@ def multi_environment_scm(
 ) -> DGP:
     """SCMs with shared mechanisms and environments that change the noise laws.
 
-    graph: 'erdos_renyi', 'scale_free', or a fixed (d, d) DAG of 0 and 1, [i, j] for i -> j.
+    graph: 'erdos_renyi', 'scale_free', 'stochastic_block', 'chain', 'fork', 'collider'
+    (crl.dgp.graphs), or a fixed (d, d) DAG of 0 and 1, [i, j] for i -> j.
     edges_per_node: for 'erdos_renyi' the expected number k, of which a graph on d nodes
-    has room for (d - 1) / 2: from there on it is complete. For 'scale_free' the number of
-    parents that each variable takes, an integer (crl.dgp.graphs).
-    mechanism: 'linear', 'anm', 'lsnm' or 'general' (crl.dgp.mechanisms).
+    has room for (d - 1) / 2: from there on it is complete; likewise for 'stochastic_block'.
+    For 'scale_free' the number of parents that each variable takes, an integer.
+    mechanism: 'linear', 'anm', 'lsnm', 'general', 'gp', 'polynomial' or 'post_nonlinear'
+    (crl.dgp.mechanisms).
+    scaling: 'raw', or 'internal': every variable has mean 0 and variance 1 over all
+    environments in equal parts before it is passed on, so that its scale tells nothing of
+    its place in the order (crl.metrics.sortability). ``standardized`` rescales columns only.
     change: 'independent' draws sd from U(1.6, 3) or U(.3, .65) with equal chance, for
     each variable and auxiliary environment; 'proportional' makes all environments change
     the precisions in proportion, 1/sd_e^2 - 1 = (1/sd_1^2 - 1)/e, so that two auxiliary
     environments say no more than one; 'none' leaves all as the base: a control, from
     which only the Markov equivalence class of a linear SCM follows.
+    changed: the probability that an auxiliary environment changes a variable at all,
+    in [0, 1]: below 1, changes are sparse, and some orientations may have no support.
     mean_shift: standard deviation of the noise means in auxiliary environments.
-    noise: 'gaussian' or 'laplace', standardised.
+    noise: the standardised law of all noises, a name of ``NOISES``: 'gaussian',
+    'student_t3', 'student_t5', 'logistic', 'laplace', 'gumbel', 'gamma', 'chi2',
+    'exponential' or 'uniform' (crl.dgp.sources).
     sizes: rows of each environment as a multiple of n, static; None: n in each.
     known_targets: whether Data.given holds 'target' (E, d), 1 where the noise's law changes.
 
@@ -78,33 +109,36 @@ def multi_environment_scm(
         one_of={
             "mechanism": (mechanism, KINDS),
             "change": (change, _CHANGES),
-            "noise": (noise, ("gaussian", "laplace")),
+            "scaling": (scaling, ("raw", "internal")),
+            "noise": (noise, tuple(NOISES)),
         },
     )
-    if isinstance(graph, str):
-        check_options(who, one_of={"graph": (graph, tuple(_GRAPHS))})
-        _check_edges(graph, edges_per_node)
-    else:
-        graph = np.asarray(graph)
-        _check_graph(graph, num_nodes)
+    if is_concrete(changed) and not 0 <= changed <= 1:
+        raise ValueError(f"{who} needs 0 <= changed <= 1, a probability, got {changed}")
+    draw_graph = graph_law(who, graph, num_nodes, edges_per_node)
     sizes = [1.0] * num_envs if sizes is None else sizes
     _check_sizes(sizes, num_envs)
 
     def init(key):
-        key_graph, key_mechanisms, key_sd, key_mean = jax.random.split(key, 4)
-        g = graph
-        if isinstance(graph, str):
-            g = _GRAPHS[graph](key_graph, num_nodes, edges_per_node)
-        mean = jax.random.normal(key_mean, (num_envs, num_nodes), dtype)
-        return World(
-            random_mechanisms(key_mechanisms, jnp.asarray(g, jnp.int32), dtype),
-            _noise_sd(key_sd, change, num_envs, num_nodes, dtype),
-            (mean_shift * mean).at[0].set(0),
+        key_graph, key_mechanisms, key_sd, key_mean, *keys = jax.random.split(key, 6)
+        key_change, key_scale = keys
+        shape = num_envs, num_nodes
+        is_changed = jax.random.uniform(key_change, shape, jnp.float32) < changed
+        mean = mean_shift * jax.random.normal(key_mean, shape, dtype)
+        world = World(
+            random_mechanisms(key_mechanisms, mechanism, draw_graph(key_graph), dtype),
+            _noise_sd(key_sd, change, is_changed, dtype),
+            jnp.where(is_changed, mean, 0).at[0].set(0),
         )
+        if scaling == "raw":
+            return world
+        s, _ = draw(key_scale, world, np.repeat(np.arange(num_envs), _NUM_REFERENCE))
+        scaled = internally_standardized(mechanism, world.mechanisms, s)
+        return world._replace(mechanisms=scaled)
 
     def draw(key, world, env):
-        unit = jax.random.normal if noise == "gaussian" else _standard_laplace
-        s = unit(key, (len(env), num_nodes), dtype) * world.sd[env] + world.mean[env]
+        unit = NOISES[noise].sample(key, (len(env), num_nodes), dtype)
+        s = unit * world.sd[env] + world.mean[env]
         return s, jax.vmap(lambda s: push(mechanism, world.mechanisms, s))(s)  # (n, d)
 
     def sample(key, world, n):
@@ -141,9 +175,7 @@ def log_density(
     """log p_env(x) of one point x (d,), in nats, by the change of variables."""
     s, log_det = pull(mechanism, world.mechanisms, x)
     mean, sd = world.mean[env], world.sd[env]
-    if noise == "gaussian":
-        return jnp.sum(stats.norm.logpdf(s, mean, sd)) + log_det
-    return jnp.sum(stats.laplace.logpdf(s, mean, sd * 0.5**0.5)) + log_det
+    return jnp.sum(NOISES[noise].log_prob((s - mean) / sd) - jnp.log(sd)) + log_det
 
 
 def _query(key: Array, x: Array) -> tuple[Array, Array]:
@@ -162,14 +194,6 @@ def _targets(world: World) -> Array:
     return changed.astype(jnp.int32)
 
 
-def _check_edges(graph: str, edges_per_node: float) -> None:
-    if graph == "scale_free" and is_concrete(edges_per_node) and edges_per_node % 1:
-        raise ValueError(
-            f"expected an integer edges_per_node for scale_free, got {edges_per_node}: each "
-            "variable takes that many parents; erdos_renyi takes fractions"
-        )
-
-
 def _check_sizes(sizes: Sequence[float], num_envs: int) -> None:
     if len(sizes) != num_envs or not all(0 < size < np.inf for size in sizes):
         raise ValueError(
@@ -178,36 +202,14 @@ def _check_sizes(sizes: Sequence[float], num_envs: int) -> None:
         )
 
 
-def _check_graph(graph: np.ndarray, num_nodes: int) -> None:
-    if graph.shape != (num_nodes, num_nodes):
-        raise ValueError(
-            f"expected a graph of shape {(num_nodes,) * 2}, got {graph.shape}: pass one row "
-            "and one column per variable"
-        )
-    if not np.isin(graph, (0, 1)).all():
-        raise ValueError(
-            f"expected a graph of 0 and 1, got {graph.tolist()}: graph[i, j] = 1 means i -> j"
-        )
-    with jax.ensure_compile_time_eval():  # also where a world is made inside jit
-        acyclic = bool(is_acyclic(graph))
-    if not acyclic:
-        raise ValueError(
-            f"expected a graph without cycles and self-loops, got {graph.tolist()}: remove "
-            "edges until a causal order exists"
-        )
-
-
-def _noise_sd(key: Array, change: str, num_envs: int, num_nodes: int, dtype) -> Array:
-    u = jax.random.uniform(key, (num_envs, num_nodes), dtype, -1.0, 1.0)
-    sd = jnp.where(u > 0, 1.6 + 1.4 * u, 0.65 + 0.35 * u).at[0].set(1)
+def _noise_sd(key: Array, change: str, is_changed: Array, dtype) -> Array:
+    u = jax.random.uniform(key, is_changed.shape, dtype, -1.0, 1.0)
+    sd = jnp.where(u > 0, 1.6 + 1.4 * u, 0.65 + 0.35 * u)
+    sd = jnp.where(is_changed, sd, 1).at[0].set(1)
     if change == "none":
         return jnp.ones_like(sd)
-    if change == "proportional" and num_envs > 1:
-        share = 1 / jnp.maximum(jnp.arange(num_envs, dtype=dtype), 1)[:, None]
+    if change == "proportional" and len(sd) > 1:
+        share = 1 / jnp.maximum(jnp.arange(len(sd), dtype=dtype), 1)[:, None]
         sd = (1 + share * (sd[1] ** -2 - 1)) ** -0.5
         sd = sd.at[0].set(1)
     return sd
-
-
-def _standard_laplace(key: Array, shape: tuple[int, ...], dtype) -> Array:
-    return jax.random.laplace(key, shape, dtype) * 0.5**0.5

@@ -95,6 +95,41 @@ def student_t(df: float = 5.0) -> Source:
     return Source(sample, log_prob)
 
 
+def gumbel() -> Source:
+    """The law of maxima, skewness 1.14, excess kurtosis 2.4."""
+    b = math.sqrt(6) / math.pi
+    euler = 0.5772156649015329  # the mean of the standard law
+
+    def sample(key, shape, dtype):
+        return b * (jax.random.gumbel(key, shape, dtype) - euler)
+
+    def log_prob(s):
+        y = s / b + euler
+        return -math.log(b) - y - jnp.exp(-y)
+
+    return Source(sample, log_prob)
+
+
+def gamma(shape: float = 2.0) -> Source:
+    """Gamma of this ``shape`` > 0, skewness 2 / sqrt(shape); nothing below -sqrt(shape).
+
+    Shape 1 is exponential, k / 2 chi-squared with k degrees of freedom.
+    """
+    check_options("gamma", positive={"shape": shape})
+
+    def sample(key, dims, dtype):
+        a = jnp.asarray(shape, dtype)
+        return (jax.random.gamma(key, a, dims, dtype) - a) * jax.lax.rsqrt(a)
+
+    def log_prob(s):
+        a = jnp.asarray(shape, s.dtype)
+        y = s * jnp.sqrt(a) + a
+        inside = (a - 1) * jnp.log(jnp.where(y > 0, y, 1)) - y - gammaln(a) + jnp.log(a) / 2
+        return jnp.where(y > 0, inside, -jnp.inf)
+
+    return Source(sample, log_prob)
+
+
 def generalized_normal(alpha: float = 1.5) -> Source:
     """Density proportional to exp(-|s / b|^alpha), ``alpha`` > 0.
 

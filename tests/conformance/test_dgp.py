@@ -5,23 +5,28 @@ from functools import partial
 from properties import dgps
 
 from crl.dgp import combinators, real, superposition
+from crl.dgp.intervened import intervened_scm
 from crl.dgp.latent import mixed_sources
 from crl.dgp.mixings import flat_torus, leaky_relu_mlp, linear, near_isometric
 from crl.dgp.scm import multi_environment_scm as scm
 from crl.dgp.sources import (
     alternating,
+    gamma,
     gaussian,
     gaussian_mixture,
     generalized_normal,
+    gumbel,
     laplace,
     logistic,
     student_t,
     uniform,
 )
+from crl.dgp.time_series import structural_var
 
 
 def all_sources():
-    laws = [laplace, logistic, uniform, gaussian, student_t, generalized_normal]
+    laws = [laplace, logistic, uniform, gaussian, student_t, gumbel, gamma]
+    laws += [generalized_normal]
     return alternating([law() for law in (*laws, gaussian_mixture)])
 
 
@@ -39,6 +44,7 @@ test_dgp = dgps(
         "laplace, near-isometric": partial(sources, near_isometric),
         "scm, general": partial(scm, 3, graph="scale_free"),
         "scm, unequal sizes": partial(scm, 2, mechanism="linear", sizes=(1, 0.5, 2)),
+        "structural_var": partial(structural_var, 3, 2),
         "z1": superposition.z1,
         "digits": real.digits,
         "with_jacobian": with_(combinators.with_jacobian),
@@ -54,12 +60,18 @@ test_further_dgp = dgps(
         "scm, linear": partial(scm, 3, mechanism="linear", change="none"),
         "scm, anm": partial(scm, 3, mechanism="anm", noise="laplace"),
         "scm, lsnm": partial(scm, 3, mechanism="lsnm", mean_shift=1.0),
+        "scm, gp": partial(scm, 3, "stochastic_block", mechanism="gp", changed=0.5),
+        "scm, post-nonlinear": partial(scm, 3, mechanism="post_nonlinear", scaling="internal"),
+        "confounded": lambda: combinators.confounded(scm(3, mechanism="polynomial"), 2),
+        "selected": with_(combinators.selected),
+        "intervened, soft": partial(intervened_scm, 3, "soft", mechanism="general"),
         "song": superposition.song,
         "s1": superposition.s1,
         "standardized": with_(combinators.standardized),
         "noisy": with_(combinators.noisy, 0.1),
         "perturbed": with_(combinators.perturbed, 0.1),
     },
-    noisy=("noisy",),
+    # Interventions that change a mechanism are not what mix does.
+    noisy=("noisy", "intervened, soft"),
     slow=True,
 )

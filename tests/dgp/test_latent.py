@@ -13,6 +13,9 @@ SOURCES = {
     "gaussian": (sources.gaussian(), 0.0),
     "uniform": (sources.uniform(), -1.2),
     "student_t": (sources.student_t(9.0), 6 / 5),
+    "gumbel": (sources.gumbel(), 2.4),
+    "gamma": (sources.gamma(3.0), 2.0),
+    "exponential": (sources.gamma(1.0), 6.0),
     "generalized_normal": (sources.generalized_normal(4.0), -0.8116),
     "gaussian_mixture": (
         sources.gaussian_mixture((-1.0, 2.0), (0.5, 0.3), (2.0, 1.0)),
@@ -114,6 +117,7 @@ def test_leaky_relu_mlp_keeps_well_conditioned_layers():
     [
         (lambda: sources.student_t(2.0), "df > 2"),
         (lambda: sources.generalized_normal(0.0), "alpha > 0"),
+        (lambda: sources.gamma(0.0), "shape > 0"),
         (lambda: sources.gaussian_mixture((0.0, 1.0), (1.0,)), "as many"),
         (lambda: sources.alternating([]), "at least one"),
         (lambda: mixings.linear(0.5), "condition >= 1"),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from crl.dgp import combinators, mixings, sources
+from crl.dgp.intervened import intervened_scm
 from crl.dgp.latent import mixed_sources
 from crl.dgp.scm import multi_environment_scm
 from crl.dgp.superposition import superposition
@@ -23,6 +24,7 @@ OPTIONS = {
     "flat_torus(width)": (lambda v: of(mixing=mixings.flat_torus(width=v)), 3.0),
     "leaky_relu_mlp(slope)": (lambda v: of(mixing=mixings.leaky_relu_mlp(2, v)), 0.3),
     "student_t(df)": (lambda v: of(sources.student_t(v)), 4.0),
+    "gamma(shape)": (lambda v: of(sources.gamma(v)), 2.0),
     "generalized_normal(alpha)": (lambda v: of(sources.generalized_normal(v)), 3.0),
     "gaussian_mixture(scales)": (
         lambda v: of(sources.gaussian_mixture(scales=(v, 2 * v), weights=(1.0, v))),
@@ -36,6 +38,10 @@ OPTIONS = {
         lambda v: multi_environment_scm(2, mechanism="linear", mean_shift=v),
         0.5,
     ),
+    "multi_environment_scm(changed)": (
+        lambda v: multi_environment_scm(4, mechanism="linear", changed=v),
+        0.7,
+    ),
     "multi_environment_scm(edges_per_node)": (
         lambda v: multi_environment_scm(2, mechanism="linear", edges_per_node=v),
         0.5,
@@ -45,6 +51,18 @@ OPTIONS = {
         1.0,
     ),
     "noisy(scale)": (lambda v: combinators.noisy(of(), v), 0.5),
+    "confounded(loading)": (
+        lambda v: combinators.confounded(multi_environment_scm(2, mechanism="linear"), 1, v),
+        0.7,
+    ),
+    "selected(strength)": (
+        lambda v: combinators.selected(of(), v, num_candidates=50),
+        3.0,
+    ),
+    "intervened_scm(strength)": (
+        lambda v: intervened_scm(2, "scale", mechanism="linear", strength=v),
+        3.0,
+    ),
     "perturbed(eta)": (lambda v: combinators.perturbed(of(), v), 0.5),
 }
 

@@ -10,6 +10,7 @@ import numpy as np
 from jax import Array
 
 from crl.core import Readout, Sample, metric, need
+from crl.metrics.graphs import average_precision
 from crl.numerics.linalg import dot
 
 NUM_DIRECTIONS = 64
@@ -32,19 +33,11 @@ def weight_error(claims: Readout, sample: Sample) -> Array:
 def weight_auprc(claims: Readout, sample: Sample) -> Array:
     """Average precision of |weights| as scores of the directed edges, cycles allowed.
 
-    The mean, over true edges, of the share of true edges among the pairs that score as
-    high or higher; knowing nothing scores the share of true edges among all pairs.
-    Undefined, NaN, without edges.
+    Knowing nothing scores the share of true edges among all pairs. Undefined, NaN, without
+    edges.
     """
     weights = need(claims, "weights", "weight_auprc")
-    graph = need(sample.truth, "graph", "weight_auprc")
-    pairs = np.nonzero(~np.eye(len(graph), dtype=bool))
-    score, edge = jnp.abs(weights[pairs]), graph[pairs] > 0  # (d (d - 1),)
-    # Of edges, and of all pairs, how many score at least as high as each.
-    hits = jnp.sum(edge) - jnp.searchsorted(jnp.sort(jnp.where(edge, score, jnp.inf)), score)
-    claimed = len(score) - jnp.searchsorted(jnp.sort(score), score)
-    precision = jnp.where(edge, hits / claimed, 0)
-    return jnp.sum(precision) / jnp.sum(edge)
+    return average_precision(jnp.abs(weights), need(sample.truth, "graph", "weight_auprc"))
 
 
 @metric(best=0.0)
@@ -70,9 +63,44 @@ def sliced_w2_to_floor(claims: Readout, sample: Sample) -> Array:
     return _mean_distance(draws, sample) / _mean_distance(floor, sample)
 
 
+@metric(best=0.0)
+def mmd(claims: Readout, sample: Sample) -> Array:
+    """Maximum mean discrepancy of the claimed laws from the rows, over the same environments.
+
+    The root of mean k(y, y') + mean k(x, x') - 2 mean k(x, y) over draws y and rows x, with
+    a Gaussian kernel whose bandwidth is their median distance; in [0, sqrt 2]. Each
+    environment's s draws are compared with s of its rows, evenly spaced; s draws of the true
+    law are about s^(-1/2) away. Gretton et al. 2012.
+    """
+    draws = need(claims, "draws", "mmd")
+    x, count = sample.data.x, sample.data.given["count"]
+    level = (np.arange(draws.shape[1]) + 0.5) / draws.shape[1]
+
+    def distance(args):
+        start, count, drawn = args
+        index = jnp.minimum(jnp.asarray(level, x.dtype) * count, count - 1)
+        return _mmd(drawn, x[start + index.astype(jnp.int32)])
+
+    distances = jax.lax.map(distance, (jnp.cumsum(count) - count, count, draws))  # (E,)
+    return _mean_intervened(distances, sample)
+
+
+def _mmd(a: Array, b: Array) -> Array:
+    """The discrepancy between two samples (s, p)."""
+    both = jnp.concatenate([a, b])
+    both = both - jnp.mean(both, 0)
+    norms = jnp.sum(both**2, 1)
+    square = jnp.maximum(norms[:, None] + norms - 2 * dot(both, both.T), 0)  # (2 s, 2 s)
+    bandwidth = jnp.median(square[np.triu_indices(len(both), 1)])
+    kernel = jnp.exp(-square / (2 * bandwidth))
+    sign = np.repeat([1, -1], len(a))
+    total = jnp.sum(kernel * (sign[:, None] * sign)) / len(a) ** 2
+    return jnp.sqrt(jnp.maximum(total, 0))
+
+
 def _mean_distance(draws: Array, sample: Sample) -> Array:
     """The mean over environments of sliced W2 between draws (E, s, p) and their rows."""
-    x, env, given = sample.data.x, sample.data.env, sample.data.given
+    x, env = sample.data.x, sample.data.env
     # Fixed directions: a metric is a function of claims and sample alone.
     p = x.shape[1]
     directions = np.random.default_rng(0).standard_normal((p, NUM_DIRECTIONS))
@@ -91,9 +119,15 @@ def _mean_distance(draws: Array, sample: Sample) -> Array:
         gap = jnp.sort(dot(drawn, directions), 0) - rows[index]  # (s, k)
         return jnp.sqrt(jnp.mean(gap**2) / jnp.mean(variance))
 
+    count = sample.data.given["count"]
     environments = jnp.arange(len(draws), dtype=env.dtype)
-    distances = jax.lax.map(distance, (environments, given["count"], draws))  # (E,)
-    target = given.get("target", jnp.zeros((len(draws), p)))
+    distances = jax.lax.map(distance, (environments, count, draws))  # (E,)
+    return _mean_intervened(distances, sample)
+
+
+def _mean_intervened(distances: Array, sample: Sample) -> Array:
+    """The mean (E,) -> () over the environments that intervene; over all where none does."""
+    target = sample.data.given.get("target", jnp.zeros((len(distances), 1)))
     intervenes = jnp.any(target > 0, 1)
     counts = jnp.where(jnp.any(intervenes), intervenes, True)
     return jnp.sum(jnp.where(counts, distances, 0)) / jnp.sum(counts)

@@ -1,4 +1,4 @@
-"""How well outcomes and the effects of interventions are predicted."""
+"""How well interventions are located, and their effects and outcomes predicted."""
 
 import jax.numpy as jnp
 from jax import Array
@@ -39,6 +39,40 @@ def counterfactual_rmse_all(claims: Readout, sample: Sample) -> Array:
     """``counterfactual_rmse`` over all rows and columns, most of which no query moves."""
     error = _counterfactual_errors(claims, sample, "counterfactual_rmse_all")
     return jnp.sqrt(jnp.mean(error**2))
+
+
+@metric(best=1.0)
+def target_accuracy(claims: Readout, sample: Sample) -> Array:
+    """The share of pairs (environment, variable) rightly called a target or none, in [0, 1].
+
+    The base, environment 0, is left out; NaN without any other. Where few variables are
+    targets, none at all scores high: see ``target_f1``.
+    """
+    claimed, true = _targets(claims, sample, "target_accuracy")
+    return jnp.mean(claimed == true) if true.size else jnp.full((), jnp.nan)
+
+
+@metric(best=1.0)
+def target_f1(claims: Readout, sample: Sample) -> Array:
+    """The harmonic mean of precision and recall of the claimed targets, in [0, 1].
+
+    The base is left out. NaN where there is no target and none is claimed.
+    """
+    claimed, true = _targets(claims, sample, "target_f1")
+    total = jnp.sum(claimed) + jnp.sum(true)
+    f1 = 2 * jnp.sum(claimed & true) / jnp.maximum(total, 1)
+    return jnp.where(total > 0, f1, jnp.nan)
+
+
+def _targets(claims: Readout, sample: Sample, who: str) -> tuple[Array, Array]:
+    """The claimed and the true targets of auxiliary environments, (E - 1, d) bool."""
+    claimed, true = (need(record, "targets", who) for record in (claims, sample.truth))
+    if claimed.shape != true.shape:
+        raise ValueError(
+            f"{who} expected readout.targets of shape {true.shape}, got {claimed.shape}: one "
+            "row for each environment, base included"
+        )
+    return claimed[1:] > 0, true[1:] > 0
 
 
 @metric(best=0.0)

@@ -97,6 +97,18 @@ def mcc_held_out(claims: Readout, sample: Sample) -> Array:
     return jnp.sum(corr[_best(jnp.abs(chosen))]) / z.shape[1] + 0 * jnp.sum(corr)
 
 
+@metric(best=1.0)
+def mcc_worst(claims: Readout, sample: Sample) -> Array:
+    """The smallest of the correlations that ``mcc`` averages, in [0, 1].
+
+    For claims in which theory leaves single latents open; a latent without a match counts 0.
+    """
+    corr = jnp.abs(correlations(*_latents(claims, sample, "mcc_worst")))
+    row, column = _best(corr)
+    matched = jnp.zeros(corr.shape[1], corr.dtype).at[column].set(corr[row, column])
+    return jnp.min(matched) + 0 * jnp.sum(corr)
+
+
 @metric(best=0.0)
 def num_dead(claims: Readout, sample: Sample) -> Array:
     """How many estimated latents are constant to rounding; MCC counts them as 0."""

@@ -10,6 +10,7 @@ from crl.check import as_data
 from crl.core import Readout, Sample, Truth, grouped
 from crl.metrics.dynamics import (
     NUM_DIRECTIONS,
+    mmd,
     sliced_w2,
     sliced_w2_to_floor,
     weight_auprc,
@@ -89,3 +90,25 @@ def test_sliced_w2_equals_numpy_over_environments_that_intervene():
     none = jnp.zeros_like(data.given["target"])
     data = data._replace(given={**data.given, "target": none})
     np.testing.assert_allclose(judge(data), [np.mean(want), 1], rtol=1e-5)
+
+
+def test_mmd_equals_numpy_and_tells_laws_apart():
+    data, rows = laws()
+    near, far = (RNG.normal(size=(3, 20, 2)) * [1, 3] + shift for shift in (0, 3))
+
+    def distance(x, y):
+        x = x[((np.arange(20) + 0.5) * len(x) / 20).astype(int)]
+        both = np.concatenate([y, x])
+        square = ((both[:, None] - both) ** 2).sum(-1)
+        k = np.exp(-square / (2 * np.median(square[np.triu_indices(40, 1)])))
+        return np.sqrt(k[:20, :20].mean() + k[20:, 20:].mean() - 2 * k[:20, 20:].mean())
+
+    def judge(draws):
+        claims = Readout(other={"draws": jnp.asarray(draws, jnp.float32)})
+        return mmd(claims, Sample(data, Truth()))
+
+    found = jax.jit(jax.vmap(judge))(np.stack([near, far]))
+    for value, draws in zip(found, (near, far)):
+        want = np.mean([distance(x, y) for x, y in zip(rows[1:], draws[1:])])
+        np.testing.assert_allclose(value, want, rtol=1e-4)
+    assert found[1] > 2 * found[0]

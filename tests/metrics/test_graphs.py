@@ -4,10 +4,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
+from sklearn.metrics import (
+    average_precision_score,
+    precision_recall_fscore_support,
+    roc_auc_score,
+)
 
 from crl.core import MissingClaim, Readout, Sample, Truth, grouped
 from crl.metrics.graphs import (
+    ancestor_aid,
+    cpdag_shd,
+    edge_auprc,
     edge_auroc,
     edge_f1,
     edge_precision,
@@ -15,6 +22,7 @@ from crl.metrics.graphs import (
     order_divergence,
     shd,
     shd_double,
+    sid,
     skeleton_shd,
 )
 
@@ -22,7 +30,8 @@ D = 5
 OFF = ~np.eye(D, dtype=bool)
 METRICS = (
     *(shd, shd_double, skeleton_shd, order_divergence),
-    *(edge_precision, edge_recall, edge_f1, edge_auroc),
+    *(edge_precision, edge_recall, edge_f1, edge_auroc, edge_auprc),
+    *(cpdag_shd, sid, ancestor_aid),
 )
 
 
@@ -77,6 +86,8 @@ def test_edge_scores_and_auroc_agree_with_scikit_learn(scored):
         if g0.any():
             auc = roc_auc_score(g0[OFF], prob[k][OFF])
             np.testing.assert_allclose(result["edge_auroc"][k], auc, rtol=1e-5)
+            area = average_precision_score(g0[OFF], prob[k][OFF])
+            np.testing.assert_allclose(result["edge_auprc"][k], area, rtol=1e-5)
 
 
 def test_a_reversed_edge_counts_once_or_twice():
@@ -89,7 +100,7 @@ def test_a_reversed_edge_counts_once_or_twice():
 def test_scores_of_empty_graphs_are_undefined():
     empty, edge = jnp.zeros((2, 2)), jnp.array([[0, 1], [0, 0]])
     claims = Readout(graph=empty, edge_prob=empty)
-    for metric in (edge_precision, edge_recall, edge_f1, edge_auroc):
+    for metric in (edge_precision, edge_recall, edge_f1, edge_auroc, edge_auprc):
         assert np.isnan(metric(claims, true(empty))), metric.__name__
     assert np.isnan(edge_precision(claims, true(edge)))
     assert edge_recall(claims, true(edge)) == edge_f1(claims, true(edge)) == 0

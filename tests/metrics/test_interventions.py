@@ -1,10 +1,17 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from sklearn.metrics import mean_squared_error, root_mean_squared_error
+from sklearn.metrics import f1_score, mean_squared_error, root_mean_squared_error
 
 from crl.core import MissingClaim, Readout, Sample, Truth, grouped
-from crl.metrics.interventions import counterfactual_rmse, counterfactual_rmse_all, y_rmse
+from crl.metrics.coverage import counterfactual_coverage
+from crl.metrics.interventions import (
+    counterfactual_rmse,
+    counterfactual_rmse_all,
+    target_accuracy,
+    target_f1,
+    y_rmse,
+)
 
 RNG = np.random.default_rng(0)
 
@@ -53,3 +60,29 @@ def test_outcomes_that_are_missing_or_of_another_shape_are_refused():
         ValueError, match=r"readout\.y of shape \(50, 1\), like y, got \(50,\)"
     ):
         y_rmse(Readout(y=np.zeros(50)), outcomes(np.zeros((50, 1))))
+
+
+def test_coverage_counts_affected_answers_between_both_ends():
+    answer, affected = RNG.normal(size=(50, 3)), RNG.random((50, 3)) < 0.4
+    middle = answer + RNG.normal(size=(50, 3))
+    interval = jnp.array([middle - 1, middle + 1.5])
+    claims = Readout(other={"counterfactual_interval": interval})
+    error = (answer - middle)[affected]
+    want = np.mean((error >= -1) & (error <= 1.5))
+    found = counterfactual_coverage(claims, answered(answer, affected))
+    np.testing.assert_allclose(found, want, rtol=1e-5)
+    assert np.isnan(counterfactual_coverage(claims, answered(answer, 0 * affected > 0)))
+
+
+def test_targets_are_judged_in_auxiliary_environments_alone():
+    true, claimed = RNG.random((2, 6, 4)) < 0.4
+    sample = Sample(grouped(jnp.zeros((6, 4)), [1] * 6), Truth(targets=jnp.array(true)))
+    claims = Readout(targets=jnp.array(claimed))
+    a, b = true[1:].ravel(), claimed[1:].ravel()
+    np.testing.assert_allclose(target_accuracy(claims, sample), np.mean(a == b), rtol=1e-6)
+    np.testing.assert_allclose(target_f1(claims, sample), f1_score(a, b), rtol=1e-6)
+    base_only = Sample(sample.data, Truth(targets=jnp.array(true[:1])))
+    one = Readout(targets=jnp.array(claimed[:1]))
+    assert np.isnan(target_accuracy(one, base_only)) and np.isnan(target_f1(one, base_only))
+    with pytest.raises(ValueError, match="one row for each environment, base included"):
+        target_accuracy(one, sample)

@@ -33,6 +33,13 @@ def test_mcc_equals_scipy():
     assert latents.mcc_spearman(*both(ties)) == pytest.approx(expected, abs=1e-5)
 
 
+def test_mcc_worst_is_the_least_correlation_of_the_matched_pairs():
+    corr = np.abs(np.corrcoef(EST.T, Z.T)[:4, 4:])
+    matched = corr[optimize.linear_sum_assignment(-corr)]
+    assert latents.mcc_worst(*both(EST)) == pytest.approx(matched.min(), abs=1e-5)
+    assert latents.mcc_worst(*both(EST[:, :2])) == 0  # a latent has no match
+
+
 def test_mcc_held_out_equals_scipy_and_noise_scores_zero_on_average():
     chosen = np.corrcoef(EST[::2].T, Z[::2].T)[:4, 4:]
     corr = np.corrcoef(EST[1::2].T, Z[1::2].T)[:4, 4:] * np.sign(chosen)

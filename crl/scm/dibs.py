@@ -26,7 +26,7 @@ from jax.scipy.special import logsumexp
 from crl.check import check_options
 from crl.core import Estimator, Readout
 from crl.numerics.bge import Scatter, local_log_density, local_score, scatter
-from crl.numerics.graphs import topological_order
+from crl.numerics.graphs import cycles, strongest_dag, topological_order
 from crl.numerics.linalg import dot
 
 
@@ -171,26 +171,6 @@ def latent_scores(z: Array) -> Array:
     return dot(z[..., 0, :, :], jnp.swapaxes(z[..., 1, :, :], -1, -2))
 
 
-def strongest_dag(latent: Array) -> Array:
-    """The edges with latent score (d, d) > 0, strongest first, but those that close a cycle.
-
-    (d, d) bool; all of them where they form no cycle, as beta sees to.
-    """
-    d = latent.shape[0]
-    node = jnp.arange(d)
-
-    def add(carry, edge):
-        graph, reach = carry  # reach[i, j]: there is a path from i to j
-        i, j = edge // d, edge % d
-        is_added = (latent[i, j] > 0) & (i != j) & ~reach[j, i]
-        before, after = reach[:, i] | (node == i), reach[j] | (node == j)
-        reach = reach | (is_added & before[:, None] & after)
-        return (graph.at[i, j].set(is_added), reach), None
-
-    none = jnp.zeros((d, d), bool)
-    return jax.lax.scan(add, (none, none), jnp.argsort(-latent.ravel()))[0][0]
-
-
 def graph_scores(s: Scatter, graphs: Array) -> Array:
     """The BGe score of each variable of each graph (m, d, d): (m, d)."""
     d = graphs.shape[-1]
@@ -225,17 +205,6 @@ def particle_gradient(
     gradient, h = jax.grad(log_density, has_aux=True)(z)
     evidence = jnp.sum(logsumexp(score, 0)) - d * jnp.log(num_graphs)
     return gradient, evidence, h
-
-
-def cycles(prob: Array) -> Array:
-    """tr (I + P / d)^d - d: 0 if and only if the edges of nonzero probability form no cycle.
-
-    Yu et al. 2019. Edges are independent, so that the expected number of simple cycles of a
-    random graph is their number in P: nothing needs to be sampled.
-    """
-    d = prob.shape[-1]
-    power = jnp.linalg.matrix_power(jnp.eye(d, dtype=prob.dtype) + prob / d, d)
-    return jnp.trace(power) - d
 
 
 def stein(z: Array, gradient: Array, bandwidth: float) -> Array:

@@ -10,8 +10,12 @@ functions a(c) lie in a reproducing kernel space (Nystroem features), so s and d
 linear in the parameters, the penalised likelihood is convex up to the log-variances, and
 -log ds/dx is its own barrier against non-monotone maps: a few Newton steps solve it.
 The score is the leave-one-out log loss in closed form, one Newton step per left-out row.
+
+Where the Gaussian law does not do, a mixture takes its place in every environment, the base
+included; its EM steps alternate with Newton steps for the map.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -20,7 +24,9 @@ import jax.scipy.linalg as linalg
 import jax.scipy.special as special
 from jax import Array
 
+from crl.numerics import mixtures
 from crl.numerics.linalg import dot
+from crl.numerics.mixtures import Mixture
 
 _LEVELS = (0.03, 0.2, 0.5, 0.8, 0.97)  # quantiles at which the sigmoids sit
 _NUM_SIGMOIDS = len(_LEVELS)
@@ -28,6 +34,9 @@ _NUM_KNOTS = 128  # of the map from a column to its normal scores
 _NUM_LANDMARKS = 64
 _NUM_MODULATED = 16  # kernel features that modulate each sigmoid
 _MAX_NEWTON = 10
+_MAX_ROUNDS = 10  # of a Newton step and EM steps
+_NUM_EM = 10
+_CLEARLY = 2.0  # standard errors by which a mixture must predict better than a Gaussian law
 _HALF_LOG_2PI = 0.9189385
 
 
@@ -56,8 +65,7 @@ class Law(NamedTuple):
     weight: Array  # (m, 2 + k) kernel weights of the coefficient functions
     constant: Array  # (2 + k,) their constants
     linear: Array  # (c,) linear effect of the standardised parents on s
-    noise_mean: Array  # (E,) of s; 0 in the base environment
-    noise_var: Array  # (E,) 1 there
+    noise: Mixture  # (E, K) of s; mean 0 and variance 1 in the base environment
 
 
 class LocalFit(NamedTuple):
@@ -109,8 +117,12 @@ def fit_law(
     parents: Array,
     num_envs: int,
     num_features: int,
+    is_mixture: Array,
 ) -> LocalFit:
-    """Fit the law of variable ``node`` given ``parents``, (c,) int32 padded with d."""
+    """Fit the law of variable ``node`` given ``parents``, (c,) int32 padded with d.
+
+    is_mixture: () bool, whether noise may be other than Gaussian: five times the work.
+    """
     z = columns.z
     x, h, dh = _sigmoids(basis, node, z[:, node])
     x_pa = jnp.take(z, parents, axis=1, mode="fill", fill_value=0)  # (n, c)
@@ -129,19 +141,34 @@ def fit_law(
     phi, slope, ridge = design(x, h, dh, x_pa, feature)
     member = jax.nn.one_hot(env, num_envs, dtype=z.dtype)  # (n, E)
     start = jnp.zeros(phi.shape[1], z.dtype).at[phi.shape[1] - slope.shape[1]].set(1)  # s = x
-    theta, loss, noise_mean, noise_var = solve(phi, slope, ridge, member, start)
+    theta, loss, *gaussian = solve(phi, slope, ridge, member, start)
+    fit = theta, loss, mixtures.normal(*gaussian)
+
+    theta, loss, noise = jax.lax.cond(
+        is_mixture,
+        lambda: better(fit, solve_mixture(phi, slope, ridge, member, theta), _CLEARLY),
+        lambda: fit,
+    )
 
     # From features to kernel values, so that a law needs nothing but itself.
     c, r, k = x_pa.shape[1], num_features, h.shape[1]
-    shift, linear, w0, scale, w1, rest = jnp.split(
+    shift, effect, w0, scale, w1, rest = jnp.split(
         theta, [1, 1 + c, 1 + c + r, 2 + c + r, 2 + c + 2 * r]
     )
     rest = rest.reshape(k, -1)  # (k, 1 + modulated)
     wk = jnp.zeros((k, r), z.dtype).at[:, : rest.shape[1] - 1].set(rest[:, 1:])
     w = jnp.concatenate([w0[None], w1[None], wk])  # (2 + k, r)
     constant = jnp.concatenate([shift, scale, rest[:, 0]]) - dot(w, offset)
-    law = Law(parents, dot(project, w.T), constant, linear, noise_mean, noise_var)
+    law = Law(parents, dot(project, w.T), constant, effect, noise)
     return LocalFit(law, loss, jnp.mean(loss))
+
+
+def better(a: tuple, b: tuple, errors: float) -> tuple:
+    """Fit b of (parameters, losses, noise) where its gain exceeds that many standard errors,
+    else a."""
+    gain = a[1] - b[1]
+    second = jnp.mean(gain) > errors * jnp.std(gain) / len(gain) ** 0.5
+    return jax.tree.map(lambda a, b: jnp.where(second, b, a), a, b)
 
 
 def coefficients(law: Law, basis: Basis, columns: Columns) -> Array:
@@ -262,10 +289,7 @@ def solve(
         hessian = jnp.tensordot(weight, moment, 1, precision="highest") + jnp.diag(ridge)
         barrier = dot((slope / ds[:, None] ** 2).T, slope)
         hessian = hessian.at[-num_slope:, -num_slope:].add(barrier)
-        # Unit diagonal before factoring: float32 then survives collinear features.
-        unit = jax.lax.rsqrt(jnp.diagonal(hessian))
-        scaled = hessian * unit[:, None] * unit
-        factor = jnp.linalg.cholesky(scaled + 1e-6 * jnp.eye(num_params, dtype=dtype))
+        factor, unit = _factored(hessian)
         profile = (jnp.sqrt(2 * count) / q)[1:, None] * v[1:]  # (E - 1, P)
         return grad, factor, unit, profile
 
@@ -282,13 +306,11 @@ def solve(
         newton = solved[0] + dot(gain, solved[1:])
         move = jnp.where(jnp.all(jnp.isfinite(newton)), newton, solved[0])
         d_s, d_ds = dot(phi, move), dot(slope, move[-num_slope:])
-        farthest = jnp.min(jnp.where(d_ds > 0, 0.95 * ds / jnp.maximum(d_ds, 1e-30), 1))
-        tried = jnp.minimum(farthest, 1) * jnp.array([1, 0.6, 0.3, 0.1, 0.03, 0], dtype)
 
         def value(a):
             return objective(theta - a * move, s - a * d_s, ds - a * d_ds, ridge, member)
 
-        alpha = tried[jnp.nanargmin(jax.vmap(value)(tried))]
+        alpha = _step_length(value, ds, d_ds)
         # The decrease expected, in nats; after one below .05 nothing more is to be seen.
         left = jnp.where(alpha > 0, dot(grad, move), 0)
         moved = theta - alpha * move, s - alpha * d_s, ds - alpha * d_ds
@@ -312,3 +334,113 @@ def solve(
     half = linalg.solve_triangular(factor, jnp.diag(unit), lower=True)  # H^-1 = half' half
     correction = jnp.sum(dot(g, half.T) ** 2, 1)
     return theta, loss + jnp.minimum(correction, 2), noise_mean, noise_var
+
+
+def _factored(hessian: Array) -> tuple[Array, Array]:
+    """Cholesky factor of the Hessian scaled to a unit diagonal, and the scale (P,)."""
+    # Unit diagonal before factoring: float32 then survives collinear features.
+    unit = jax.lax.rsqrt(jnp.diagonal(hessian))
+    scaled = hessian * unit[:, None] * unit
+    return jnp.linalg.cholesky(scaled + 1e-6 * jnp.eye(len(unit), dtype=unit.dtype)), unit
+
+
+def _step_length(value: Callable, ds: Array, d_ds: Array) -> Array:
+    """The best of six lengths of a step, up to 1, that keep ds - a d_ds positive."""
+    farthest = jnp.min(jnp.where(d_ds > 0, 0.95 * ds / jnp.maximum(d_ds, 1e-30), 1))
+    tried = jnp.minimum(farthest, 1) * jnp.array([1, 0.6, 0.3, 0.1, 0.03, 0], ds.dtype)
+    return tried[jnp.nanargmin(jax.vmap(value)(tried))]
+
+
+def mixture_objective(
+    theta: Array, s: Array, ds: Array, ridge: Array, noise: Mixture, member: Array
+) -> Array:
+    """``objective`` with the noises' laws given."""
+    log_p = mixtures.local(noise, s, member).log_p
+    return -jnp.sum(log_p) - jnp.sum(jnp.log(ds)) + 0.5 * jnp.sum(ridge * theta**2)
+
+
+def solve_mixture(
+    phi: Array, slope: Array, ridge: Array, member: Array, start: Array
+) -> tuple[Array, Array, Mixture]:
+    """Minimise ``mixture_objective`` over theta and the mixtures, from ``start``.
+
+    Shapes as in ``solve``; column 0 of phi is 1. Returns theta, leave-one-out losses (n,)
+    and the mixtures. The base environment's has mean 0 and variance 1. A left-out row
+    moves its own s and ds by one Newton step, at which its loss is evaluated, at most 5
+    nats above that of the fit together with its part in the mixtures: where laws have
+    edges, the quadratic of ``solve`` is too hopeful.
+    """
+    num_slope = slope.shape[1]
+
+    def in_gauge(theta, s, ds, noise):
+        mean, var = (a[0] for a in mixtures.moments(noise))
+        sd = jnp.sqrt(var)
+        noise = Mixture(noise.weight, (noise.mean - mean) / sd, noise.sd / sd)
+        return theta.at[0].add(-mean) / sd, (s - mean) / sd, ds / sd, noise
+
+    def newton(theta, s, ds, noise):
+        at = mixtures.local(noise, s, member)
+        # Convex enough to factor; where the density has its tails, log p is not concave.
+        curvature = jnp.maximum(at.curvature, 0.1 * at.bound)
+        grad = dot(at.slope, phi) + ridge * theta
+        grad = grad.at[-num_slope:].add(-dot(1 / ds, slope))
+        hessian = dot((phi * curvature[:, None]).T, phi) + jnp.diag(ridge)
+        barrier = dot((slope / ds[:, None] ** 2).T, slope)
+        hessian = hessian.at[-num_slope:, -num_slope:].add(barrier)
+        return at, curvature, grad, *_factored(hessian)
+
+    def step(carry):
+        i, (theta, s, ds, noise), before, _ = carry
+        *_, grad, factor, unit = newton(theta, s, ds, noise)
+        move = linalg.cho_solve((factor, True), grad * unit) * unit
+        d_s, d_ds = dot(phi, move), dot(slope, move[-num_slope:])
+
+        def value(a):
+            moved = theta - a * move, s - a * d_s, ds - a * d_ds
+            return mixture_objective(*moved, ridge, noise, member)
+
+        alpha = _step_length(value, ds, d_ds)
+        s, ds = s - alpha * d_s, ds - alpha * d_ds
+        noise = mixtures.expectation_maximisation(noise, s, member, _NUM_EM)
+        now = in_gauge(theta - alpha * move, s, ds, noise)
+        after = mixture_objective(*now[:3], ridge, now[3], member)
+        return i + 1, now, after, before - after
+
+    s, ds = dot(phi, start), dot(slope, start[-num_slope:])
+    now = in_gauge(start, s, ds, mixtures.fit_mixture(s, member))
+    value = mixture_objective(*now[:3], ridge, now[3], member)
+    carry = (0, now, value, jnp.full_like(value, jnp.inf))
+    _, now, *_ = jax.lax.while_loop(lambda c: (c[0] < _MAX_ROUNDS) & (c[3] > 0.2), step, carry)
+
+    theta, s, ds, noise = now
+    at, curvature, _, factor, unit = newton(*now)
+    half = linalg.solve_triangular(factor, jnp.diag(unit), lower=True)  # H^-1 = half' half
+    loss = -at.log_p - jnp.log(ds)
+    s_out, ds_out = _left_out(
+        *(dot(phi, half.T), dot(slope, half[:, -num_slope:].T)),
+        *(s, ds, at.slope, curvature),
+    )
+    out = -mixtures.local(noise, s_out, member).log_p - jnp.log(ds_out)
+    correction = jnp.maximum(out - loss, 0) + mixtures.optimism(noise, at, member)
+    return theta, loss + jnp.minimum(correction, 5), noise
+
+
+def _left_out(
+    a: Array, b: Array, s: Array, ds: Array, slope: Array, curvature: Array
+) -> tuple[Array, Array]:
+    """Noise and slope (n,) of each row at the fit without it, by one Newton step.
+
+    a, b: (n, P), with A = (a, b)'(a, b) the inverse Hessian as (s, ds) of the row see it;
+    slope, curvature: of its -log p. The row's own Hessian K is taken out of A:
+    (A^-1 - K)^-1 = (I - A K)^-1 A.
+    """
+    aa, ab, bb = jnp.sum(a * a, 1), jnp.sum(a * b, 1), jnp.sum(b * b, 1)
+    g, h = slope, -1 / ds
+    # (I - A K) y = A (g, h), two equations.
+    r, t = aa * g + ab * h, ab * g + bb * h
+    k, barrier = curvature, 1 / ds**2
+    det = (1 - aa * k) * (1 - bb * barrier) - ab**2 * k * barrier
+    det = jnp.maximum(det, 0.02)
+    move_s = ((1 - bb * barrier) * r + ab * barrier * t) / det
+    move_ds = (ab * k * r + (1 - aa * k) * t) / det
+    return s + move_s, jnp.maximum(ds + move_ds, 0.1 * ds)

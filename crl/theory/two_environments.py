@@ -16,6 +16,13 @@ its eigenvectors are the columns of J^-1 up to order and scale. J is triangular 
 order, with no zero on its diagonal, and only one order of its rows has none there (the
 argument of LiNGAM). With the diagonal scaled to one, B = I - J holds B_ij = df_i/dx_j,
 whose support is the graph, transposed, unless a derivative vanishes at x* by accident.
+
+With one auxiliary environment the second Hessian could only be that of log p_0 itself,
+
+    hess log p_0 = -J' diag(sd_0^-2) J + hess log |det ds/dx|    at x*,
+
+whose last term is unknown. It is 0 where noises are additive: there one is enough, as in a
+pair of variables where it concerns the cause alone, which is what location-scale noise does.
 """
 
 import functools
@@ -25,20 +32,39 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from crl.check import check_options
 from crl.dgp.mechanisms import KINDS, pull, push
 from crl.dgp.scm import World, log_density, multi_environment_scm
 from crl.numerics.assignment import assign
 from crl.theory.claim import Claim, Row, slack
 
+# What to break, the parts of a point that do, and the words for it.
+CONTROLS = {
+    "proportional": (
+        {"change": "proportional"},
+        "distinct ratios: the environments change all precisions in proportion",
+    ),
+    "one": (
+        {"second": "log p_0"},
+        "two auxiliary environments: the second Hessian is that of the base's log density",
+    ),
+}
 ZERO = 1e-6  # below it a derivative is taken to vanish; in float64 errors are near 1e-12
 
 
-def two_environments() -> Claim:
-    """Two auxiliary environments, with distinct changes of variance, give the graph."""
+def two_environments(control: str = "proportional") -> Claim:
+    """Two auxiliary environments, with distinct changes of variance, give the graph.
+
+    control: what is broken in it, 'proportional' changes of all precisions, or 'one': a single
+    auxiliary environment, which is enough for additive noise alone.
+    """
+    check_options("two_environments", one_of={"control": (control, tuple(CONTROLS))})
+    parts, broken = CONTROLS[control]
+    whole = {"change": "independent", "second": "log p_2 - log p_0"}
 
     def points(sizes, kinds, num_worlds):
         return [
-            {"num_nodes": d, "mechanism": kind, "change": "independent", "world": world}
+            {"num_nodes": d, "mechanism": kind, **whole, "world": world}
             for d in sizes
             for kind in kinds
             for world in range(num_worlds)
@@ -59,8 +85,8 @@ def two_environments() -> Claim:
             "derivatives": slack(np.max([r["slope_error"] for r in rows]), 1e-6),
             "gradients at x*": slack(np.max([r["gradient"] for r in rows]), 1e-8),
         },
-        control=lambda point: point | {"change": "proportional"},
-        broken="distinct ratios: the environments change all precisions in proportion",
+        control=lambda point: point | parts,
+        broken=broken,
     )
 
 
@@ -70,7 +96,8 @@ def _measure(key: Array, point: Row) -> dict[str, float]:
     kind, d = point["mechanism"], point["num_nodes"]
     dgp = multi_environment_scm(d, mechanism=kind, change=point["change"], dtype=jnp.float64)
     found = jax.device_get(_hessians(kind, jax.jit(dgp.init)(key)))
-    estimate = _derivatives(found["hessians"])
+    by_one = point["second"] == "log p_0"
+    estimate = _derivatives(found["hessians"][[0, 2 if by_one else 1]])
     truth = np.eye(d) - found["jacobian"] / np.diag(found["jacobian"])[:, None]
     graph = np.abs(estimate.T) > ZERO  # graph[i, j]: i causes j
     wrong = graph != found["graph"]
@@ -85,15 +112,17 @@ def _measure(key: Array, point: Row) -> dict[str, float]:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _hessians(mechanism: str, world: World) -> dict[str, Array]:
-    """H_1 and H_2 at x*, and the true graph and ds/dx there."""
+    """H_1, H_2 and hess log p_0 at x*, and the true graph and ds/dx there."""
     x = push(mechanism, world.mechanisms, jnp.zeros(world.sd.shape[1]))
 
     def ratio(x, env):
         base = log_density(mechanism, world, 0, x)
         return log_density(mechanism, world, env, x) - base
 
+    ratios = [jax.hessian(ratio)(x, env) for env in (1, 2)]
+    base = jax.hessian(lambda x: log_density(mechanism, world, 0, x))(x)
     return {
-        "hessians": jnp.stack([jax.hessian(ratio)(x, env) for env in (1, 2)]),
+        "hessians": jnp.stack([*ratios, base]),
         "gradients": jnp.stack([jax.grad(ratio)(x, env) for env in (1, 2)]),
         "jacobian": jax.jacfwd(lambda x: pull(mechanism, world.mechanisms, x)[0])(x),
         "graph": world.mechanisms.graph,

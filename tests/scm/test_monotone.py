@@ -5,6 +5,7 @@ import pytest
 import scipy.optimize
 
 from crl.dgp.scm import multi_environment_scm
+from crl.numerics import mixtures
 from crl.scm import monotone
 
 N = 150  # rows per environment
@@ -71,6 +72,45 @@ def test_newton_finds_the_minimum_that_scipy_finds(problem, rows):
     np.testing.assert_allclose(value, ours, rtol=1e-5)
 
 
+def _mixture_objective(theta, phi, slope, ridge, env, noise):
+    """The mixture objective and its gradient, written again in float64 numpy."""
+    s, ds = phi @ theta, slope @ theta[-slope.shape[1] :]
+    if (ds <= 0).any():
+        return np.inf, np.zeros_like(theta)
+    weight, mean, sd = (a[env] for a in noise)
+    part = weight / sd * np.exp(-(((s[:, None] - mean) / sd) ** 2) / 2) / np.sqrt(2 * np.pi)
+    density = part.sum(1)
+    value = -np.log(density).sum() - np.log(ds).sum() + 0.5 * ridge @ theta**2
+    pull = (part * (s[:, None] - mean) / sd**2).sum(1) / density
+    grad = phi.T @ pull + ridge * theta
+    grad[-slope.shape[1] :] -= slope.T @ (1 / ds)
+    return value, grad
+
+
+def test_the_map_to_a_mixture_is_the_one_that_scipy_finds(problem, rows):
+    phi, slope, ridge, member, _ = problem
+    theta, loss, noise = jax.jit(monotone.solve_mixture)(*problem)
+    exact = [np.asarray(a, np.float64) for a in (phi, slope, ridge)]
+    args = (*exact, np.array(rows.env), [np.asarray(a, np.float64) for a in noise])
+    found = scipy.optimize.minimize(
+        _mixture_objective, np.asarray(theta, np.float64), args, jac=True, method="BFGS",
+        options={"maxiter": 2000, "gtol": 1e-5},
+    )  # fmt: skip
+    ours = _mixture_objective(np.asarray(theta, np.float64), *args)[0]
+    # Rounds end when one gains less than .2 nats, all rows together.
+    assert -1e-6 < ours - found.fun < 0.5
+    # In the gauge: mean 0 and variance 1 in the base environment.
+    mean, var = mixtures.moments(noise)
+    np.testing.assert_allclose([mean[0], var[0]], [0, 1], atol=1e-4)
+    value = monotone.mixture_objective(
+        theta, phi @ theta, slope @ theta[-slope.shape[1] :], ridge, noise, member
+    )
+    np.testing.assert_allclose(value, ours, rtol=1e-5)
+    # A left-out row is less likely than it was.
+    own = value - 0.5 * ridge @ theta**2
+    assert 10 < float(loss.sum() - own) < 80
+
+
 @pytest.mark.slow
 def test_closed_form_score_is_close_to_leaving_out_every_row(problem):
     phi, slope, ridge, member, start = problem
@@ -113,6 +153,7 @@ def test_score_depends_on_neither_the_order_nor_the_scale_of_columns(rows):
             parent,
             num_envs=3,
             num_features=8,
+            is_mixture=jnp.array(True),
         )
         return fit.score
 

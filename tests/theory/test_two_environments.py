@@ -1,4 +1,4 @@
-"""Two auxiliary environments give the graph; in proportion to one another they do not."""
+"""Two auxiliary environments give the graph; in proportion, or one alone, they do not."""
 
 import jax
 import numpy as np
@@ -17,6 +17,27 @@ def test_claim_holds_and_fails_for_proportional_environments():
     # The points x* are sound in the control too: what fails is the eigenproblem.
     assert verdict.control_margins["gradients at x*"] > 0
     assert verdict.control_margins["structural Hamming distance"] < 0
+
+
+@pytest.mark.slow
+def test_one_auxiliary_environment_is_enough_for_additive_noise_alone():
+    claim = two_environments("one")
+    kinds = {"anm": True, "gp": True, "lsnm": False, "general": False, "post_nonlinear": False}
+    points = [p for p in claim.points if p["mechanism"] in kinds and p["num_nodes"] == 3]
+    verdict = verify(claim._replace(points=points), jax.random.key(0))
+    assert verdict.holds and verdict.control_fails
+    assert verdict.control_margins["gradients at x*"] > 0
+    for row in verdict.control_rows:
+        assert row["edges"] == 3  # all there are
+        if kinds[row["mechanism"]]:
+            assert row["shd"] == 0 and row["slope_error"] < 1e-12  # 1e-13 seen
+        else:
+            assert row["shd"] > 0 and row["slope_error"] > 0.1  # .3 seen
+
+
+def test_controls_that_do_not_exist_are_refused():
+    with pytest.raises(ValueError, match="two_environments has control 'proportional', 'one'"):
+        two_environments("none")
 
 
 def linear_hessians(rng, b, ratios=None):

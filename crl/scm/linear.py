@@ -1,0 +1,161 @@
+"""What the learners of linear SCMs share: x_j = mean_j + sum_i weights[i, j] x_i + z_j."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from crl.core import Data, Readout
+from crl.numerics.entropy import GAUSSIAN, entropy
+from crl.numerics.graphs import strongest_dag, topological_order
+from crl.numerics.lasso import adaptive_lasso, least_squares
+from crl.numerics.linalg import dot
+from crl.scm.prior import Prior, check_prior, prior
+
+
+class Fitted(NamedTuple):
+    """A linear SCM."""
+
+    mean: Array  # (d,) of x
+    weights: Array  # (d, d) weights[i, j]: effect of i on j
+    graph: Array  # (d, d) int32
+    order: Array  # (d,) int32, causes first
+    diag: dict[str, Array]
+
+
+def claims(fitted: Fitted, data: Data) -> Readout:
+    """The graph, its order, the noises z of rows and other 'weights'."""
+    centred = data.x - fitted.mean
+    return Readout(
+        z=centred - dot(centred, fitted.weights),
+        graph=fitted.graph,
+        order=fitted.order,
+        diag=fitted.diag,
+        other={"weights": fitted.weights},
+    )
+
+
+def standardised(x: Array) -> tuple[Array, Array]:
+    """Columns of x (n, d) with mean 0 and variance 1, as rows (d, n); their scales (d,)."""
+    rows = (x - jnp.mean(x, 0)).T
+    scale = jnp.std(rows, 1)
+    return rows / scale[:, None], scale
+
+
+def in_order(x: Array, order: Array, known: Prior, diag: dict[str, Array]) -> Fitted:
+    """The linear SCM of x (n, d) with the causal order (d,), pruned.
+
+    To diag it adds second_negentropy, nats: the second smallest of the noises, of which
+    LiNGAM asks that it be above 0; about 1 / n for Gaussian ones.
+    """
+    weights = weights_in_order(x, order, known)
+    mean = jnp.mean(x, 0)
+    noises, _ = standardised(x - mean - dot(x - mean, weights))
+    negentropy = jnp.sort(GAUSSIAN - entropy(noises))[:2][-1]
+    graph = ((weights != 0) | known.required).astype(jnp.int32)
+    return Fitted(mean, weights, graph, order, {**diag, "second_negentropy": negentropy})
+
+
+def weights_in_order(x: Array, order: Array, prior: Prior) -> Array:
+    """Effects (d, d) of the variables before each in ``order`` (d,), pruned.
+
+    x: (n, d). Regression on all that prior knowledge allows among those before; the adaptive
+    lasso with BIC says which stay, beside the required ones; least squares their effects.
+    """
+    z, scale = standardised(x)
+    n = x.shape[0]
+    correlation = dot(z, z.T) / n  # (d, d)
+    position = jnp.argsort(order)
+    mask = prior.allowed & (position[:, None] < position)  # [i, j]: i may cause j
+
+    def of_target(response, mask, required):
+        support = adaptive_lasso(correlation, response, mask, n) | required
+        return jnp.where(support, least_squares(correlation, response, support), 0)
+
+    effects = jax.vmap(of_target, 1, 1)(correlation, mask, prior.required & mask)
+    return effects * scale / scale[:, None]
+
+
+# --- learners of the weights by descent -----------------------------------------------------
+
+
+class Moments(NamedTuple):
+    """All that a squared loss sees of the rows, and what is known of the graph."""
+
+    mean: Array  # (d,)
+    covariance: Array  # (d, d)
+    prior: Prior
+
+
+def moments(data: Data) -> Moments:
+    """Of all rows; environments are pooled."""
+    mean = jnp.mean(data.x, 0)
+    centred = data.x - mean
+    return Moments(mean, dot(centred.T, centred) / len(centred), prior(data))
+
+
+def unexplained(weights: Array, covariance: Array) -> tuple[Array, Array]:
+    """The variance of each noise z = x (I - W), (d,), and half its gradient (d, d) in W."""
+    rest = jnp.eye(len(weights), dtype=weights.dtype) - weights
+    spread = dot(covariance, rest)
+    return jnp.sum(rest * spread, 0), -spread
+
+
+def penalties(known: Prior, penalty: float, dtype) -> Array:
+    """The L1 penalty of each weight (d, d): none if required, inf if it must be 0."""
+    return jnp.where(known.allowed, jnp.where(known.required, 0, penalty), jnp.inf).astype(
+        dtype
+    )
+
+
+def pruned(m: Moments, weights: Array, threshold: float, diag: dict[str, Array]) -> Fitted:
+    """The linear SCM of the weights (d, d) above ``threshold`` in absolute value.
+
+    The strongest first, and none that would close a cycle; required edges before all.
+    """
+    size = jnp.abs(weights)
+    score = jnp.where(m.prior.allowed & (size > threshold), size, 0)
+    graph = strongest_dag(jnp.where(m.prior.required, jnp.inf, score))
+    order = topological_order(graph | m.prior.before)
+    weights = jnp.where(graph, weights, 0)
+    return Fitted(m.mean, weights, graph.astype(jnp.int32), order, diag)
+
+
+def check_linear(who: str, data: Data) -> None:
+    """Raise a ValueError for data from which no linear SCM can be regressed.
+
+    That is as many columns as rows, constant ones, copies of one another and columns that
+    others determine, up to rounding; and prior knowledge that contradicts itself.
+    """
+    x = np.asarray(data.x)
+    n, d = x.shape
+    if n <= d:
+        raise ValueError(
+            f"{who} needs more rows than columns, got x of shape {x.shape}: give more rows or "
+            "fewer columns"
+        )
+    # Values come rounded to eps of their level.
+    eps = np.finfo(x.dtype).eps
+    sd = x.std(0, dtype=np.float64)
+    constant = np.flatnonzero(sd <= 4 * eps * np.abs(x).max(0))
+    if len(constant):
+        raise ValueError(
+            f"{who} needs columns that vary, got constant ones: {constant[:8].tolist()}: drop "
+            "them"
+        )
+    correlation = np.atleast_2d(np.corrcoef(x, rowvar=False, dtype=np.float64))
+    same = np.argwhere(np.triu(np.abs(correlation) >= 1 - 8 * eps, 1))
+    if len(same):
+        i, j = same[0]
+        raise ValueError(
+            f"{who} needs columns that are not copies of one another, got column {j} equal to "
+            f"column {i} up to scale and shift ({len(same)} such pairs): drop one of each"
+        )
+    if np.linalg.eigvalsh(correlation)[0] <= 4 * d * eps:
+        raise ValueError(
+            f"{who} needs linearly independent columns, got some that others determine (rank "
+            f"{np.linalg.matrix_rank(correlation, 4 * d * eps)} of {d}): drop them"
+        )
+    check_prior(who, data)

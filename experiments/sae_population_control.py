@@ -5,17 +5,17 @@ several penalties, on one world of ``s1`` and one of ``song``, two fits each.
 
     python -m experiments.sae_population_control --out results/sae_population_control.png
 
-70 s of CPU time. Expected (held-out FVU / dictionary MCC, two fits):
+85 s of CPU time. Expected (held-out FVU / dictionary MCC, two fits):
 
                               s1                        song
-    TopK                      .103 .091 / .917 .937     .101 .099 / .886 .880
-    TopK, AuxK                .055 .068 / .985 .968     .101 .099 / .891 .880
-    TopK, population control  .047 .050 / 1.000 .991    .095 .098 / .903 .903
-    lasso 0.03                .021 .021 / .620 .609     .009 .008 / .706 .752
-    lasso 0.3                 .116 .114 / .966 .971     .106 .102 / .935 .963
+    TopK                      .099 .097 / .925 .925     .081 .103 / .914 .883
+    TopK, AuxK                .058 .072 / .982 .969     .081 .103 / .912 .887
+    TopK, population control  .045 .047 / 1.000 .999    .079 .073 / .928 .966
+    lasso 0.03                .021 .021 / .627 .635     .009 .009 / .681 .744
+    lasso 0.3                 .113 .117 / .976 .960     .107 .129 / .952 .880
 
 The least FVU has the worst dictionary on s1 and the worst but one on song: a dense code
-reconstructs better. On song the sparse one with the most FVU has the best dictionary.
+reconstructs better. On song the sparse one whose FVU is .107 has the second best.
 """
 
 import argparse

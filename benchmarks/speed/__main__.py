@@ -13,6 +13,11 @@ JOBS = {
     "fastica10": lambda: _module("fastica").single(n=100_000, d=10, repeats=7),
     "fastica50": lambda: _module("fastica").single(n=100_000, d=50, repeats=5),
     "sweep": lambda: _module("fastica").sweep(num=64, n=10_000, d=10, repeats=5),
+    "lingam10": lambda: _module("discovery").lingam(n=1000, d=10, repeats=7),
+    "lingam30": lambda: _module("discovery").lingam(n=10_000, d=30, repeats=3),
+    "dagma10": lambda: _module("discovery").central_path(n=1000, d=10, repeats=7),
+    "dagma_sweep": lambda: _module("discovery").central_path(1000, 10, repeats=2, num=50),
+    "icp10": lambda: _module("discovery").invariance(n=500, d=10, repeats=5),
 }
 
 

@@ -50,6 +50,9 @@ GIVEN = {
     "count": "(E,) int32 rows of each environment",
     "target": "(E, d) 1 where environment e intervenes on variable i",
     "graph": "(d, d) 0/1 the causal graph, where it is known",
+    "required": "(d, d) 1 where i -> j is known to be in the graph",
+    "forbidden": "(d, d) 1 where i -> j is known not to be",
+    "tier": "(d,) number of each variable's tier; none causes a variable of a lower one",
 }
 
 

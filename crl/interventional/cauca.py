@@ -60,12 +60,16 @@ class Mechanisms(NamedTuple):
 
 
 class State(NamedTuple):
+    """The flow in training."""
+
     params: PyTree  # of the flow
     opt: PyTree
     start: Start
 
 
 class Fitted(NamedTuple):
+    """The flow, and the mechanisms of its latents."""
+
     params: PyTree
     start: Start
     mechanisms: Mechanisms

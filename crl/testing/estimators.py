@@ -71,6 +71,13 @@ class Trial:
         return train.readout(self.estimator, self.fit.state, self.test.data)
 
     @functools.cached_property
+    def shapes(self) -> dict:
+        """Of all that it makes of float32 data with x64, keys watched."""
+        with jax.enable_x64(True), jax.debug_key_reuse(True):
+            data = (_cast(s.data, jnp.float32) for s in (self.train, self.test))
+            return _shapes(self.estimator, *data)
+
+    @functools.cached_property
     def short(self) -> Estimator:
         """The estimator with a few steps only."""
         return self.estimator._replace(num_steps=min(NUM_STEPS, self.estimator.num_steps))
@@ -108,34 +115,33 @@ def fits_its_task(t: Trial) -> None:
     t.estimator.validate(t.train.data)
 
 
+def uses_no_key_twice(t: Trial) -> None:
+    """Draws from one key are the same draw: init, step and finish split theirs."""
+    try:
+        _ = t.shapes
+    except jax.errors.KeyReuseError as error:
+        raise AssertionError(f"a key is used twice: {error}") from error
+
+
 def keeps_form_and_dtype(t: Trial) -> None:
     """A step keeps the form of the state; floats have the dtype of the data, also with x64."""
     with jax.enable_x64(True):
-        for dtype in (jnp.float32, jnp.float64):
-            shapes = _shapes(t.estimator, *(_cast(s.data, dtype) for s in (t.train, t.test)))
-            words = f"{jnp.dtype(dtype).name} data with x64"
-            changed = difference(shapes["state"], shapes["after"])
-            assert not changed, f"{words}: step changes the state: {changed}"
-            wrong = {k: v.shape for k, v in shapes["info"].items() if v.shape != ()}
-            assert not wrong, f"info must hold scalars, got shapes {wrong}"
-            for part in ("fitted", "claims"):
-                for path, leaf in jax.tree_util.tree_leaves_with_path(shapes[part]):
-                    if jnp.issubdtype(leaf.dtype, jnp.floating):
-                        name = part + jax.tree_util.keystr(path)
-                        assert leaf.dtype == dtype, f"{words}, but {name} is {leaf.dtype}"
-            stop = shapes["converged"]
-            assert stop.shape == () and stop.dtype == bool, (
-                f"converged must return one bool, got {stop.dtype} of shape {stop.shape}"
-            )
-
-
-def uses_no_key_twice(t: Trial) -> None:
-    """Draws from one key are the same draw: init, step and finish split theirs."""
-    with jax.debug_key_reuse(True):
-        try:
-            _shapes(t.estimator, t.train.data, t.test.data)
-        except jax.errors.KeyReuseError as error:
-            raise AssertionError(f"a key is used twice: {error}") from error
+        double = _shapes(t.estimator, *(_cast(s.data, jnp.float64) for s in (t.train, t.test)))
+    for dtype, shapes in ((jnp.float32, t.shapes), (jnp.float64, double)):
+        words = f"{jnp.dtype(dtype).name} data with x64"
+        changed = difference(shapes["state"], shapes["after"])
+        assert not changed, f"{words}: step changes the state: {changed}"
+        wrong = {k: v.shape for k, v in shapes["info"].items() if v.shape != ()}
+        assert not wrong, f"info must hold scalars, got shapes {wrong}"
+        for part in ("fitted", "claims"):
+            for path, leaf in jax.tree_util.tree_leaves_with_path(shapes[part]):
+                if jnp.issubdtype(leaf.dtype, jnp.floating):
+                    name = part + jax.tree_util.keystr(path)
+                    assert leaf.dtype == dtype, f"{words}, but {name} is {leaf.dtype}"
+        stop = shapes["converged"]
+        assert stop.shape == () and stop.dtype == bool, (
+            f"converged must return one bool, got {stop.dtype} of shape {stop.shape}"
+        )
 
 
 def floats_may_be_traced(t: Trial) -> None:
@@ -143,13 +149,12 @@ def floats_may_be_traced(t: Trial) -> None:
     options = _float_options(t.factory) if t.factory else {}
     if not options:
         return
-    data = t.train.data, t.test.data
-    plain = _shapes(t.estimator, *data)
 
     def trace(names):
         scalar = jax.ShapeDtypeStruct((), t.train.data.x.dtype)
 
         def whole(traced):
+            data = t.train.data, t.test.data
             return _run(t.factory(**traced), *data, jax.random.key(0))
 
         return jax.eval_shape(whole, dict.fromkeys(names, scalar))
@@ -164,7 +169,7 @@ def floats_may_be_traced(t: Trial) -> None:
                 line = str(error).strip().split("\n")[0]
                 raise AssertionError(f"the option {name} cannot be traced: {line}") from error
         raise
-    changed = difference(plain["claims"], traced["claims"])
+    changed = difference(t.shapes["claims"], traced["claims"])
     assert not changed, f"with traced options the claims change: {changed}"
 
 
@@ -192,8 +197,9 @@ def reads_out_row_by_row(t: Trial) -> None:
     assert isinstance(t.claims, Readout), f"readout returned {type(t.claims).__name__}"
     claims = {k: v for k, v in t.claims._asdict().items() if v is not None}
     assert claims, "readout claims nothing: every field is None"
-    x = t.test.data.x
-    others = t.test.data._replace(x=x.at[1::2].set(3 * x[1::2][::-1] + 1))
+    x = np.array(t.test.data.x)
+    x[1::2] = 3 * x[1::2][::-1] + 1
+    others = t.test.data._replace(x=jnp.asarray(x))
     beside = train.readout(t.estimator, t.fit.state, others)
     for name in PER_ROW:
         if name in claims:
@@ -234,9 +240,10 @@ def keeps_only_what_readout_reads(t: Trial) -> None:
     for i, (path, leaf) in enumerate(leaves):
         if leaf.size < 2 or jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             continue  # a count is no burden
-        others = [jnp.zeros_like(leaf), jnp.ones_like(leaf)]
-        if leaf.dtype != bool:  # what is compared with a threshold may pass it one way only
-            others += [3 * leaf[::-1] + 1, jnp.full_like(leaf, 99)]
+        value = np.asarray(leaf)
+        others = [np.zeros_like(value), np.ones_like(value)]
+        if value.dtype != bool:  # what is compared with a threshold may pass it one way only
+            others += [3 * value[::-1] + 1, np.full_like(value, 99)]
         assert any(matters(i, other) for other in others), (
             f"no claim depends on fitted{jax.tree_util.keystr(path)} of shape {leaf.shape}: "
             "let finish return what readout needs, and no more"
@@ -349,6 +356,7 @@ def converged_means_done(t: Trial) -> None:
     assert converged(later), "after convergence further steps undo it"
     for (path, a), (_, b) in zip(numbers(claims(state)), numbers(claims(later)), strict=True):
         # A tolerance of the method's own is none of ours, but a few percent are too many.
+        a, b = np.asarray(a, float), np.asarray(b, float)  # a claim may be yes or no
         gap, size = np.max(np.abs(b - a)), np.max(np.abs(a))
         assert gap <= 0.02 * size, (
             f"after convergence {NUM_STEPS} steps change claims{path} by {gap:.2g} of "
@@ -445,11 +453,9 @@ def splits_its_work(t: Trial) -> None:
     assert share in sizes, f"no device multiplies its {share} rows: {sorted(sizes)}"
 
 
+SHAPES = (fits_its_task, uses_no_key_twice, keeps_form_and_dtype, floats_may_be_traced)
 FAST = (
-    fits_its_task,
-    keeps_form_and_dtype,
-    uses_no_key_twice,
-    floats_may_be_traced,
+    *SHAPES,
     beats_knowing_nothing,
     fits_the_same_twice,
     reads_out_row_by_row,

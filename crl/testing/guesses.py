@@ -7,6 +7,7 @@ graph, the mean; or latents that are random linear maps of x, since those of an 
 that learnt nothing are still made of x. An estimator has learnt something when it beats all.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -31,23 +32,24 @@ class Scale(NamedTuple):
 
 def scale(metric, sample: Sample, key: Array) -> Scale:
     """Between which merits claims about a sample lie; AssertionError where it cannot tell."""
-    perfect = perfect_claims(sample)
-    keys = jax.random.split(key, NUM_GUESSES)
-    kinds = [
-        [perfect],
-        [permuted(k, perfect) for k in keys],
-        [encoded(k, permuted(k, perfect), sample) for k in keys],
-        *([each] for each in constants(sample, perfect)),
-    ]
-    claims = stacked([each for kind in kinds for each in kind])
     try:
-        values = jax.jit(jax.vmap(metric, in_axes=(0, None)))(claims, sample)
+        values = _values(metric, sample, jax.random.split(key, NUM_GUESSES))
     except MissingClaim as error:
         raise AssertionError(f"the truth of this world has no answer: {error}") from error
-    merits = np.asarray(merit(metric, values), float)
-    ends = np.cumsum([len(kind) for kind in kinds])
-    best, *guesses = (_mean(kind) for kind in np.split(merits, ends[:-1]))
+    best, *guesses = (_mean(np.asarray(merit(metric, v), float)) for v in values)
     return Scale(max(guesses), best)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _values(metric, sample: Sample, keys: Array) -> list[Array]:
+    """What the metric says of each kind of claims, the perfect ones first."""
+    perfect = perfect_claims(sample)
+    shuffled = jax.vmap(lambda key: permuted(key, perfect))(keys)
+    linear = jax.vmap(lambda key, each: encoded(key, each, sample))(keys, shuffled)
+    single = [perfect, *constants(sample, perfect)]
+    claims = jax.tree.map(lambda *a: jnp.concatenate(a), stacked(single), shuffled, linear)
+    values = jax.vmap(metric, in_axes=(0, None))(claims, sample)
+    return [*values[:3, None], values[3:-NUM_GUESSES], values[-NUM_GUESSES:]]
 
 
 def _mean(merits: np.ndarray) -> float:

@@ -10,11 +10,12 @@ from crl.testing.estimators import FAST, SLOW, Trial
 slow_lane = pytest.mark.slow
 
 
-def estimators(cases, *, slow=False):
+def estimators(cases, *, fast=FAST):
     """One test for each property of each case: name -> (factory, easy task).
 
-    factory: an estimator's, with what it needs, ``functools.partial(fastica, 3)``. Those
-    properties that compile programs of their own are slow, or all are.
+    factory: an estimator's, with what it needs, ``functools.partial(fastica, 3)``. fast: the
+    properties that stand in the fast lane: ``SHAPES`` where one fit takes more than 5 CPU
+    seconds to compile; those that compile programs of their own never do.
     """
     # The properties of one estimator share its fit: they follow one another in one process.
     trial = functools.lru_cache(maxsize=1)(
@@ -23,7 +24,7 @@ def estimators(cases, *, slow=False):
 
     def case(name, holds):
         marks = [pytest.mark.xdist_group(name)]
-        marks += [slow_lane] * (slow or holds in SLOW)
+        marks += [slow_lane] * (holds not in fast)
         return pytest.param(name, holds, id=f"{name}-{holds.__name__}", marks=marks)
 
     @pytest.mark.parametrize(

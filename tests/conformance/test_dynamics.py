@@ -26,7 +26,7 @@ test_estimator = estimators({"stationary_diffusion": (few, shifted_task)})
 kernel = functools.partial(few, "tanh", "gaussian", num_features=100)
 neural_task = functools.partial(shifted_task, tanh_sde)
 test_further_estimator = estimators(
-    {"stationary_diffusion, kernel": (kernel, neural_task)}, slow=True
+    {"stationary_diffusion, kernel": (kernel, neural_task)}, fast=()
 )
 worlds = {
     "linear_sde": functools.partial(linear_sde, 3),

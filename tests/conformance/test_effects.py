@@ -1,6 +1,6 @@
 """Every estimator of crl.effects keeps the contract, and so do their worlds and metrics."""
 
-from functools import partial
+from functools import cache, partial
 
 import jax
 import pytest
@@ -16,10 +16,12 @@ from crl.metrics.effects import causal_excess_risk, effect_error
 from crl.testing import check_metric
 
 
+@cache
 def instruments_task():
     return Task(linear_instruments(), 500, 100, {"effect_error": effect_error})
 
 
+@cache
 def anchors_task():
     return Task(shifted_anchors(), 500, 100, {"effect_error": effect_error})
 

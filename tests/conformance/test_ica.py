@@ -15,6 +15,7 @@ from crl.ica.isometric_autoencoder import isometric_autoencoder
 from crl.ica.ivae import ivae
 from crl.ica.tcl import tcl
 from crl.metrics.latents import affine_r2, mcc
+from crl.testing.estimators import SHAPES
 from crl.testing.tasks import sources_task
 
 small = partial(isometric_autoencoder, 3, width=16, depth=1)
@@ -51,9 +52,9 @@ def behind_an_autoencoder():
     return then(small(num_steps=20), fastica(3))
 
 
-test_combined = estimators({"then": (behind_an_autoencoder, sources_task)}, slow=True)
-# Fits in the slow lane alone: it takes 1500 steps before its latents are those of the world.
+test_combined = estimators({"then": (behind_an_autoencoder, sources_task)}, fast=())
+# It takes 1500 steps before its latents are those of the world.
 model = dict(width=32, depth=1, num_steps=1500, batch_size=256)
-test_slow = estimators(
-    {"ivae": (partial(ivae, 3, "scale", **model), segments_task)}, slow=True
+test_heavy = estimators(
+    {"ivae": (partial(ivae, 3, "scale", **model), segments_task)}, fast=SHAPES
 )

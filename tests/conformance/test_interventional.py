@@ -10,6 +10,7 @@ from crl.dgp.interventional import latent_scm
 from crl.dgp.mixings import linear
 from crl.interventional.cauca import cauca
 from crl.metrics.latents import mcc
+from crl.testing.estimators import SHAPES
 
 
 def task() -> Task:
@@ -19,4 +20,4 @@ def task() -> Task:
 
 
 small = partial(cauca, num_layers=1, width=4, depth=1, num_bins=4, num_steps=50)
-test_estimator = estimators({"cauca": (small, task)})
+test_estimator = estimators({"cauca": (small, task)}, fast=SHAPES)

@@ -216,7 +216,7 @@ ERRORS = [
     ),
     Planted(
         "wrong sign in FastICA",
-        "crl/ica/fastica.py",
+        "crl/numerics/fastica.py",
         "/ z.shape[1] - mean_slope[:, None] * w",
         "/ z.shape[1] + mean_slope[:, None] * w",
         "tests/ica/test_fastica.py tests/conformance/test_ica.py",
@@ -287,9 +287,58 @@ ERRORS = [
     Planted(
         "noise of the environment before",
         "crl/scm/shared_mechanism.py",
-        "mean, var = law.noise_mean[env], law.noise_var[env]",
-        "mean, var = law.noise_mean[env - 1], law.noise_var[env - 1]",
+        "log_s = mixtures.local(law.noise, s, member).log_p",
+        "log_s = mixtures.local(law.noise, s, jnp.roll(member, 1, 1)).log_p",
         SCM,
+    ),
+    Planted(
+        "linear laws adopted where they lose an edge",
+        "crl/scm/shared_mechanism.py",
+        "holds = jnp.all(linear.law.holds[own]) & ~(is_lost & is_worse)",
+        "holds = jnp.all(linear.law.holds[own])",
+        "tests/scm/test_shared_mechanism.py",
+    ),
+    Planted(
+        "a table that finds its neighbours' codes",
+        "crl/scm/score_table.py",
+        "return jnp.where(found, table.rank[at], -1)",
+        "return jnp.where(found | True, table.rank[at], -1)",
+        "tests/scm/test_shared_mechanism.py",
+    ),
+    Planted(
+        "the edge searched without is another",
+        "crl/scm/score_table.py",
+        "members(table.code, len(graph))[:, tail]",
+        "members(table.code, len(graph))[:, head]",
+        "tests/scm/test_shared_mechanism.py",
+    ),
+    Planted(
+        "a common cause that need not replace what the edge explains",
+        "crl/scm/common_cause.py",
+        "table.loss[other] - table.loss[entry[head]]",
+        "0 * table.loss[other]",
+        "tests/scm/test_shared_mechanism.py",
+    ),
+    Planted(
+        "a covariance of its own in each environment",
+        "crl/scm/common_cause.py",
+        "best = rho[jnp.argmax(jnp.sum(count * log_ratio(rho, 2.0, r), 1))]",
+        "best = r",
+        "tests/scm/test_common_cause.py",
+    ),
+    Planted(
+        "a transposed adjustment set",
+        "crl/metrics/graphs.py",
+        "~is_valid_adjustment(g0, g.T)",
+        "~is_valid_adjustment(g0, g)",
+        "tests/metrics/test_equivalence.py",
+    ),
+    Planted(
+        "required edges read the other way round",
+        "crl/scm/prior.py",
+        "before = transitive_closure(required |",
+        "before = transitive_closure(required.T |",
+        "tests/scm/test_direct_lingam.py",
     ),
     # --- worlds ---------------------------------------------------------------------------
     Planted(
@@ -309,8 +358,8 @@ ERRORS = [
     Planted(
         "log-determinant of the inverse",
         "crl/dgp/scm.py",
-        "return jnp.sum(stats.norm.logpdf(s, mean, sd)) + log_det",
-        "return jnp.sum(stats.norm.logpdf(s, mean, sd)) - log_det",
+        "- jnp.log(sd)) + log_det",
+        "- jnp.log(sd)) - log_det",
         WORLDS,
     ),
     Planted(

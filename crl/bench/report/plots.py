@@ -133,7 +133,7 @@ def curves(traces: dict[str, list[tuple]], colors: dict[str, str]) -> str:
         for steps, values, quantity in lines:
             ax.plot(steps, values, lw=1, color=colors[name], alpha=max(0.25, 1 / len(lines)))
             ax.set_ylabel(quantity)
-        ax.set_title(_wrapped(name, 30))
+        ax.set_title(_wrapped(name, 24))
         ax.set_xlabel("step")
         ax.locator_params(nbins=4)
     return _svg(figure)
@@ -187,7 +187,7 @@ def _scale_axis(ax, numbers: list[float]) -> None:
 
 def _wrapped(name: str, width: int) -> str:
     """A long name on several lines, broken before the values of a sweep."""
-    lines = name.replace("[", "\n[").split("\n") if len(name) > width else [name]
+    lines = name.replace("[", "\n[").split("\n")
     return "\n".join(part for line in lines for part in textwrap.wrap(line, width) or [""])
 
 

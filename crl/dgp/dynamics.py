@@ -20,8 +20,9 @@ from jax import Array
 
 from crl.check import check_options
 from crl.core import DGP, Sample, Truth, grouped
-from crl.numerics.diffusions import lyapunov, simulate, spectral_abscissa
+from crl.numerics.diffusions import lyapunov, simulate
 from crl.numerics.linalg import dot
+from crl.numerics.spectra import spectral_abscissa
 
 # Of simulated paths. The unit of time is the memory of a variable left alone; with W bounded
 # as it is, laws after 12 and after 100 units, or with steps of .1 and .2, are alike in samples

@@ -16,6 +16,7 @@ from crl.dgp.graphs import graph_law
 from crl.dgp.mechanisms import random_mechanisms
 from crl.dgp.scm import NOISES
 from crl.numerics.linalg import dot
+from crl.numerics.spectra import spectral_radius
 
 _NUM_FORGOTTEN = 200  # steps before the first row: at memory .9, 1e-9 of the start is left
 
@@ -100,17 +101,3 @@ def companion(weights: Array, lagged: Array) -> Array:
     reduced = dot(lagged, jnp.linalg.inv(eye - weights))  # (p, d, d) x_t = x_(t-k) R_k
     shift = jnp.eye(num_lags * d, (num_lags - 1) * d, dtype=weights.dtype)
     return jnp.concatenate([reduced.reshape(-1, d), shift], 1)
-
-
-def spectral_radius(a: Array) -> Array:
-    """The largest absolute value of an eigenvalue of a (m, m): lim |A^k|^(1 / k)."""
-    squarings = 20
-
-    def square(_, carry):
-        a, log_size = carry
-        size = jnp.linalg.norm(a)
-        a = a / size
-        return dot(a, a), 2 * (log_size + jnp.log(size))
-
-    a, log_size = jax.lax.fori_loop(0, squarings, square, (a, jnp.zeros((), a.dtype)))
-    return jnp.exp((log_size + jnp.log(jnp.linalg.norm(a))) / 2**squarings)

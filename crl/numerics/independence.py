@@ -1,10 +1,10 @@
 """Whether two columns are independent within groups of rows."""
 
-import jax
 import jax.numpy as jnp
 import jax.scipy.special as special
 from jax import Array
 
+from crl.numerics.groups import standardised
 from crl.numerics.linalg import dot
 
 
@@ -16,11 +16,9 @@ def independence(s: Array, c: Array, member: Array) -> Array:
     environments: chi-squared with nine degrees of freedom for each of them, a few less
     where s has been fitted to c.
     """
-    count = jnp.sum(member, 0)
 
     def standard(a):
-        a = a - dot(member, dot(a, member) / count)
-        return a * dot(member, jax.lax.rsqrt(dot(a**2, member) / count + 1e-9))
+        return standardised(a, member)[0]
 
     def functions(a):
         a = standard(a)
@@ -28,5 +26,5 @@ def independence(s: Array, c: Array, member: Array) -> Array:
         return standard(a), standard(a**2), standard(jnp.abs(a) - 0.4 * a**2)
 
     products = jnp.stack([a * b for a in functions(s) for b in functions(c)])  # (9, n)
-    statistic = jnp.sum(dot(products, member) ** 2 / count)
+    statistic = jnp.sum(dot(products, member) ** 2 / jnp.sum(member, 0))
     return special.gammaincc(4.5 * member.shape[1], statistic / 2).astype(s.dtype)

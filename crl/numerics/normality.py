@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from crl.numerics.groups import centred, group_means
 from crl.numerics.linalg import dot
 
 
@@ -13,9 +14,9 @@ def jarque_bera(x: Array, member: Array) -> tuple[Array, Array]:
     Returns the size of the deviation (d,), skewness^2 / 6 + excess^2 / 24 as a mean over
     environments, and its p-value (d,), asymptotic in the rows of each (Jarque & Bera 1987).
     """
-    count = jnp.sum(member, 0)[:, None]  # (E, 1)
-    x = x - dot(member, dot(member.T, x) / count)
-    var, third, fourth = (dot(member.T, x**k) / count for k in (2, 3, 4))  # (E, d)
+    x = centred(x, member)
+    var, third, fourth = (group_means(x**k, member) for k in (2, 3, 4))  # (E, d)
     size = third**2 / var**3 / 6 + (fourth / var**2 - 3) ** 2 / 24
-    p_value = jax.scipy.special.gammaincc(1.0 * len(count), jnp.sum(count * size, 0) / 2)
+    statistic = dot(jnp.sum(member, 0), size)
+    p_value = jax.scipy.special.gammaincc(1.0 * len(size), statistic / 2)
     return jnp.mean(size, 0), p_value.astype(x.dtype)

@@ -16,12 +16,12 @@ from jax import Array
 
 from crl.core import Data, num_envs
 from crl.numerics import mixtures
+from crl.numerics.groups import centred, group_means
 from crl.numerics.independence import independence
-from crl.numerics.linalg import dot
 from crl.numerics.normality import jarque_bera
 from crl.scm import monotone
 from crl.scm.evidence import change
-from crl.scm.shared_mechanism import DECIDED, Fitted, noises
+from crl.scm.shared_mechanism import DECIDED, Fitted
 
 
 class Checks(NamedTuple):
@@ -57,12 +57,11 @@ def check_environments(fitted: Fitted, data: Data) -> Checks:
     of its ends.
     """
     columns = monotone.normalized(fitted.basis, data.x)
-    s, _ = noises(fitted.basis, fitted.law, columns, data.env)
+    s, _ = monotone.noises(fitted.basis, fitted.law, columns, data.env)
     member = jax.nn.one_hot(data.env, num_envs(data), dtype=s.dtype)
     count = data.given["count"][:, None].astype(s.dtype)  # (E, 1)
-    mean = dot(member.T, s) / count
-    centred = s - dot(member, mean)
-    var, fourth = (dot(member.T, centred**k) / count for k in (2, 4))  # (E, d)
+    mean, about = group_means(s, member), centred(s, member)
+    var, fourth = (group_means(about**k, member) for k in (2, 4))  # (E, d)
 
     def against_all(i):
         return jax.vmap(lambda c: independence(s[:, i], c, member), 1)(s)

@@ -17,6 +17,7 @@ import numpy as np
 from jax import Array
 
 from crl.core import Data, num_envs
+from crl.numerics.groups import group_means, standardised
 from crl.numerics.linalg import dot
 from crl.scm.evidence import by_block, mean_and_error
 from crl.scm.score_table import Table, around, entries, find
@@ -64,17 +65,11 @@ def _gain(a: Array, b: Array, data: Data) -> Array:
     """
     member = jax.nn.one_hot(data.env, num_envs(data), dtype=a.dtype)
     count = jnp.sum(member, 0)
-
-    def standard(a):
-        a = a - dot(member, dot(a, member) / count)
-        sd = jnp.sqrt(dot(a**2, member) / count)
-        return a / dot(member, sd), sd
-
-    (a, sd_a), (b, sd_b) = standard(a), standard(b)
+    (a, sd_a), (b, sd_b) = standardised(a, member), standardised(b, member)
     scale = sd_a * sd_b
     most = 0.98 * jnp.min(scale)
     rho = most * jnp.linspace(-1, 1, _NUM_LEVELS, dtype=a.dtype)[:, None] / scale  # (l, E)
-    r = dot(a * b, member) / count
+    r = group_means(a * b, member)
 
     def log_ratio(rho, squares, product):
         rest = 1 - rho**2

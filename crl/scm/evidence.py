@@ -6,6 +6,7 @@ from jax import Array
 
 from crl.core import Data, num_envs
 from crl.numerics.graphs import cpdag
+from crl.numerics.groups import centred, group_means
 from crl.numerics.linalg import dot
 from crl.numerics.normality import jarque_bera
 from crl.scm.score_table import Table, entries, search
@@ -110,10 +111,9 @@ def change(s: Array, data: Data) -> Array:
     """
     member = jax.nn.one_hot(data.env, num_envs(data), dtype=s.dtype)
     count = data.given["count"][:, None]  # (E, 1)
-    mean = dot(member.T, s) / count  # (E, d)
-    size = jnp.abs(s - dot(member, mean))
-    spread = dot(member.T, size) / count
-    var = dot(member.T, size**2) / count
+    mean = group_means(s, member)  # (E, d)
+    size = jnp.abs(centred(s, member))
+    spread, var = group_means(size, member), group_means(size**2, member)
     error = jnp.sqrt((var / spread**2 - 1) / count)
     by_spread = jnp.abs(jnp.log(spread / spread[0])) / jnp.sqrt(error**2 + error[0] ** 2)
     error = var / count

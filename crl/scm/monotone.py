@@ -32,6 +32,7 @@ _LEVELS = (0.03, 0.2, 0.5, 0.8, 0.97)  # quantiles at which the sigmoids sit
 _NUM_SIGMOIDS = len(_LEVELS)
 _NUM_KNOTS = 128  # of the map from a column to its normal scores
 _NUM_LANDMARKS = 64
+_NUM_ROWS = 3000  # up to which the kernel has its full reach
 _NUM_MODULATED = 16  # kernel features that modulate each sigmoid
 _MAX_NEWTON = 10
 _MAX_ROUNDS = 10  # of a Newton step and EM steps
@@ -49,6 +50,7 @@ class Basis(NamedTuple):
     centre: Array  # (d, k) of the sigmoids
     width: Array  # (d, k)
     landmarks: Array  # (m, d) kernel coordinates of m random rows
+    reach: Array  # () of the kernel, in units of normal scores
 
 
 class Columns(NamedTuple):
@@ -93,7 +95,9 @@ def make_basis(key: Array, x: Array) -> Basis:
     knots = quantile((jnp.arange(_NUM_KNOTS) + 0.5) / _NUM_KNOTS).T
     rows = jax.random.randint(key, (_NUM_LANDMARKS,), 0, n)
     landmarks = normal_scores(knots, (x[rows] - mean) / sd)
-    return Basis(mean, sd, knots, centre, jnp.maximum(width, 0.02), landmarks)
+    # As bandwidths for two parents narrow with the rows; 1 serves as long as they are few.
+    reach = jnp.asarray(min(1.0, (_NUM_ROWS / n) ** (1 / 6)), x.dtype)
+    return Basis(mean, sd, knots, centre, jnp.maximum(width, 0.02), landmarks, reach)
 
 
 def normalized(basis: Basis, x: Array) -> Columns:
@@ -128,8 +132,8 @@ def fit_law(
     x_pa = jnp.take(z, parents, axis=1, mode="fill", fill_value=0)  # (n, c)
 
     # Nystroem features: the leading directions of the kernel on the landmarks.
-    kernel = _kernel(columns.u, basis.landmarks, parents)  # (n, m)
-    gram = _kernel(basis.landmarks, basis.landmarks, parents)
+    kernel = _kernel(columns.u, basis, parents)  # (n, m)
+    gram = _kernel(basis.landmarks, basis, parents)
     size, direction = jnp.linalg.eigh(gram + 1e-4 * jnp.eye(gram.shape[0], dtype=z.dtype))
     size, direction = size[::-1][:num_features], direction[:, ::-1][:, :num_features]
     project = direction * jnp.maximum(size, 1e-4) ** -0.5  # (m, r)
@@ -173,7 +177,7 @@ def better(a: tuple, b: tuple, errors: float) -> tuple:
 
 def coefficients(law: Law, basis: Basis, columns: Columns) -> Array:
     """The coefficient functions a(c) at each row, (n, 2 + k)."""
-    a = dot(_kernel(columns.u, basis.landmarks, law.parents), law.weight) + law.constant
+    a = dot(_kernel(columns.u, basis, law.parents), law.weight) + law.constant
     x_pa = jnp.take(columns.z, law.parents, axis=1, mode="fill", fill_value=0)
     return a.at[:, 0].add(dot(x_pa, law.linear))
 
@@ -200,19 +204,66 @@ def from_noise(a: Array, basis: Basis, node: Array, s: Array) -> Array:
     return (low + high) / 2
 
 
+def noises(basis: Basis, law: Law, columns: Columns, env: Array) -> tuple[Array, Array]:
+    """Noises s and log densities of x in units of its sd, (n, d) each."""
+    member = jax.nn.one_hot(env, law.noise.mean.shape[1], dtype=columns.z.dtype)
+
+    def noise(law, node):
+        a = coefficients(law, basis, columns)
+        s, slope = to_noise(a, basis, node, columns.z[:, node])
+        log_s = mixtures.local(law.noise, s, member).log_p
+        # Beyond the training range the map may bend; a floor keeps the log defined.
+        log_x = log_s + jnp.log(jnp.maximum(slope, 1e-4))
+        return s, log_x
+
+    return jax.vmap(noise, out_axes=1)(law, jnp.arange(columns.z.shape[1]))
+
+
+def counterfactual(
+    basis: Basis,
+    law: Law,
+    order: Array,
+    columns: Columns,
+    s: Array,
+    mask: Array,
+    value: Array,
+) -> Array:
+    """Rows x (n, d) as they had been under do(x_i = value_i where mask_i), noises s the same.
+
+    Action and prediction, node by node in the causal order (d,); ``noises`` is the abduction
+    (Pearl, Causality, theorem 7.1.7). mask, value: (n, d), value in the units of x.
+    """
+    value = (value - basis.mean) / basis.sd
+
+    def assign(now, i):
+        own = jax.tree.map(lambda leaf: leaf[i], law)
+        # What no cause reaches stays as it was observed, to the last bit.
+        moved = jnp.take(
+            now.z != columns.z, own.parents, axis=1, mode="fill", fill_value=False
+        )
+        z = from_noise(coefficients(own, basis, now), basis, i, s[:, i])
+        z = jnp.where(jnp.any(moved, 1), z, columns.z[:, i])
+        z = now.z.at[:, i].set(jnp.where(mask[:, i], value[:, i], z))
+        return Columns(z, normal_scores(basis.knots, z)), None
+
+    now, _ = jax.lax.scan(assign, columns, order)
+    return now.z * basis.sd + basis.mean
+
+
 def _sigmoids(basis: Basis, node: Array, x: Array) -> tuple[Array, Array, Array]:
     width = basis.width[node]
     h = jnp.tanh((x[:, None] - basis.centre[node]) / width)  # (n, k)
     return x, h, (1 - h**2) / width
 
 
-def _kernel(u: Array, v: Array, parents: Array) -> Array:
+def _kernel(u: Array, basis: Basis, parents: Array) -> Array:
+    """Between rows u (n, d) and the landmarks, seen through the parents, (n, m)."""
     # Half additive over the parents, half a product: main effects first, interactions
     # where they pay.
     filled = parents < u.shape[1]
     u = jnp.take(u, parents, axis=1, mode="fill", fill_value=0)
-    v = jnp.take(v, parents, axis=1, mode="fill", fill_value=0)
-    sq = (u[:, None, :] - v[None, :, :]) ** 2  # (n, m, c)
+    v = jnp.take(basis.landmarks, parents, axis=1, mode="fill", fill_value=0)
+    sq = ((u[:, None, :] - v[None, :, :]) / basis.reach) ** 2  # (n, m, c)
     count = jnp.maximum(jnp.sum(filled), 1).astype(u.dtype)
     additive = jnp.sum(jnp.where(filled, jnp.exp(-sq / 2), 0), -1) / count
     return additive / 2 + jnp.exp(-jnp.sum(sq, -1) / (2 * 1.5**2)) / 2

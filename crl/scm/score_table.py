@@ -145,6 +145,12 @@ def entries(table: Table, graph: Array) -> Array:
     return find(table, jnp.concatenate([node, _pack(graph.T > 0)], -1))
 
 
+def laws(table: Table, graph: Array) -> PyTree:
+    """What fits left of the variables (d, ...) given their parents in a graph of the table."""
+    used = entries(table, graph)
+    return jax.tree.map(lambda a: a[used], table.law)
+
+
 def around(graph: Array) -> Array:
     """Codes (d, d, 1 + w): [i, j] is the parent set of i with j flipped; [i, i] as it is."""
     d = len(graph)
@@ -166,6 +172,11 @@ def members(code: Array, d: int) -> Array:
     """The parents in codes (..., 1 + w), (..., d) bool."""
     j = jnp.arange(d)
     return (code[..., 1 + j // _WORD] >> (j % _WORD)) & 1 > 0
+
+
+def parents_in(code: Array, d: int, slots: int) -> Array:
+    """The parents in a code (1 + w,) as indices (slots,), padded with d."""
+    return jnp.nonzero(members(code, d), size=slots, fill_value=d)[0].astype(jnp.int32)
 
 
 def num_parents(code: Array) -> Array:

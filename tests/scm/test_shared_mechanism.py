@@ -8,10 +8,10 @@ from crl.core import Sample, grouped, take_rows
 from crl.dgp.scm import NOISES, multi_environment_scm
 from crl.metrics.graphs import order_divergence, shd, skeleton_shd
 from crl.metrics.interventions import counterfactual_rmse, counterfactual_rmse_all
-from crl.scm import evidence
+from crl.scm import edge_search, evidence, linear_law
 from crl.scm import score_table as table_of
-from crl.scm import shared_mechanism as module
 from crl.scm.check_environments import check_environments
+from crl.scm.edge_search import State
 from crl.scm.shared_mechanism import shared_mechanism
 from crl.train import fit, readout
 
@@ -238,13 +238,16 @@ def test_linear_laws_hold_only_where_they_keep_every_edge_and_all_of_them_hold()
     flexible = _table(chain)
     gain, z = jnp.zeros((3, DIM, DIM)), jnp.zeros((DIM, DIM))
 
-    state = module.State(None, flexible, graph, None, None, None, None, gain, z, z > 0)
-    prefer = jax.jit(lambda linear: module._prefer_linear(state, linear, DATA, 0.004)[1:3])
+    state = State(None, flexible, graph, None, None, None, None, gain, z, z > 0)
+
+    @jax.jit
+    def prefer(linear):
+        return linear_law.prefer_linear(state, linear, DATA, 0.004)[1:3]
 
     def holds(linear, fails=()):
         codes = [tuple(code) for code in flexible.code.tolist()]
         each = jnp.array([code not in fails for code in codes])
-        law = module.LinearLaw(None, each)
+        law = linear_law.LinearLaw(None, each)
         found, is_linear = prefer(_table(linear)._replace(law=law))
         return bool(is_linear), found.tolist()
 
@@ -397,7 +400,7 @@ def test_climbing_alone_finds_the_graphs_of_the_exact_search(monkeypatch):
     for train, test in _worlds(3, 8, 400):
         exact, _ = _fit(estimators[0], train, test)
         with monkeypatch.context() as patch:
-            patch.setattr(module, "EXACT", 2)
+            patch.setattr(edge_search, "EXACT", 2)
             patch.setattr(table_of, "_EXACT_OFTEN", 2)
             climbed, _ = _fit(estimators[1], train, test)
         np.testing.assert_array_equal(exact.state.graph, climbed.state.graph)

@@ -7,7 +7,8 @@ import pytest
 
 from crl.check import as_data
 from crl.core import grouped
-from crl.dgp.time_series import companion, spectral_radius, structural_var
+from crl.dgp.time_series import companion, structural_var
+from crl.numerics.spectra import spectral_radius
 from crl.scm.direct_lingam import direct_lingam
 from crl.scm.var_lingam import var_lingam
 

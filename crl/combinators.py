@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from crl import train
+from crl import loop
 from crl.check import check_options
 from crl.core import Data, Estimator, PyTree, Readout, Sample, Truth, merit
 from crl.numerics.linalg import dot
@@ -46,7 +46,7 @@ class Then(NamedTuple):
     """What ``then`` has fitted."""
 
     representation: PyTree
-    postprocess: train.Lane
+    postprocess: loop.Lane
 
 
 def then(representation: Estimator, postprocess: Estimator) -> Estimator:
@@ -81,7 +81,7 @@ def then(representation: Estimator, postprocess: Estimator) -> Estimator:
         codes = encode(first, data)[1]
         if data.held is not None:
             codes = codes._replace(held=encode(first, data.held)[1])
-        return Then(first, train.run(postprocess, key_second, codes))
+        return Then(first, loop.run(postprocess, key_second, codes))
 
     def readout(fitted, data):
         first, codes = encode(fitted.representation, data)
@@ -135,13 +135,13 @@ def restarts(
 
     def init(key, data):
         keys = jax.random.split(key, num)
-        lanes = jax.vmap(lambda k: train.start(estimator, k, data))(keys)
+        lanes = jax.vmap(lambda k: loop.start(estimator, k, data))(keys)
         return lanes._replace(state=settled(lanes))  # the state: (num, ...) every restart
 
     def step(key, lanes, batch):
         def one(key, lane):
-            new, info = train.attempt(estimator, key, lane, batch)
-            state = train.select(new.diverged | lane.converged, lane.state, new.state)
+            new, info = loop.attempt(estimator, key, lane, batch)
+            state = loop.select(new.diverged | lane.converged, lane.state, new.state)
             # One that has converged repeats its last step; one that diverged tells nothing.
             info = {k: jnp.where(new.diverged, jnp.nan, v) for k, v in info.items()}
             return new._replace(state=state), info
@@ -152,7 +152,7 @@ def restarts(
 
     def finish(key, lanes, data):
         def one(key, lane):
-            lane = train.finish(estimator, key, lane, data)
+            lane = loop.finish(estimator, key, lane, data)
             return lane, judge(estimator, score, lane.state, data)
 
         lanes, scores = jax.vmap(one)(jax.random.split(key, num), lanes)
@@ -188,7 +188,7 @@ def restarts(
     )
 
 
-def settled(lanes: train.Lane) -> PyTree:
+def settled(lanes: loop.Lane) -> PyTree:
     """The states, with zeros for the NaN of lanes that have diverged, unless all have.
 
     A NaN in the state is how the fit learns that it has diverged.
@@ -253,7 +253,7 @@ def best_checkpoint(
         better = is_defined & (merit(score, value) > merit(score, state.score))
         better |= is_defined & ~state.has_score
         return state._replace(
-            best=train.select(better | ~state.has_score, state.current, state.best),
+            best=loop.select(better | ~state.has_score, state.current, state.best),
             score=jnp.where(better, value, state.score),
             has_score=state.has_score | is_defined,
         )

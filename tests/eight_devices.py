@@ -17,7 +17,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from toys import as_data, regression
 
 import crl
-from crl import parallel, train
+from crl import loop, parallel, train
 from crl.dgp.latent import mixed_sources
 from crl.dgp.mixings import linear
 from crl.dgp.scm import multi_environment_scm
@@ -43,7 +43,7 @@ def difference(a, b):
 
 def whole(key, data):
     """A while_loop that ends when the fit has converged."""
-    lane = train.run(ESTIMATOR, key, data)
+    lane = loop.run(ESTIMATOR, key, data)
     return lane.state, lane.step
 
 

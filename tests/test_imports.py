@@ -12,7 +12,7 @@ LAYERS = [
     {"theory"},
     {"ica", "scm", "sae", "interventional", "effects", "dynamics", "disentangle"}
     | {"dgp", "metrics"},
-    {"train", "combinators", "checkpoint", "parallel", "files", "progress"}
+    {"loop", "train", "combinators", "checkpoint", "parallel", "files", "progress"}
     | {"nets", "numerics"},
     {"check"},
     {"feed"},

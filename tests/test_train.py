@@ -16,7 +16,7 @@ import pytest
 from toys import as_data, explode, pca, regression
 
 import crl
-from crl import feed, train
+from crl import feed, loop, train
 from crl.core import Estimator, Readout
 from crl.dgp.latent import mixed_sources
 from crl.dgp.mixings import linear
@@ -163,9 +163,9 @@ def test_the_guard_costs_less_than_three_percent_of_the_bytes_of_a_step():
 
     estimator = topk_sae(64, 4, batch_size=32)
     data = as_data(jnp.ones((32, 16)))
-    lane = jax.eval_shape(lambda k, d: train.start(estimator, k, d), KEY, data)
+    lane = jax.eval_shape(lambda k, d: loop.start(estimator, k, d), KEY, data)
     step = bytes_of(estimator.step, KEY, lane.state, data)
-    guarded = bytes_of(lambda *a: train.attempt(estimator, *a), KEY, lane, data)
+    guarded = bytes_of(lambda *a: loop.attempt(estimator, *a), KEY, lane, data)
     assert guarded <= 1.03 * step
 
 
@@ -403,7 +403,7 @@ def test_a_process_stopped_from_outside_leaves_what_it_had_done(tmp_path, number
 
 
 def saved(meta):
-    lane = train.start(regression(1), KEY, DATA)
+    lane = loop.start(regression(1), KEY, DATA)
     return {"lane": lane, "trace": {k: np.zeros(*v) for k, v in meta["trace"].items()}}
 
 
@@ -641,8 +641,8 @@ def test_a_fit_starts_where_it_is_told_to():
     estimator = regression(3)
     state = estimator.init(KEY, DATA)._replace(w=jnp.full(5, 7.0))
     warm = crl.fit(estimator, KEY, DATA, state=state)
-    by_hand = train.start(estimator, KEY, DATA, state)
-    by_hand, _ = train.advance(estimator, KEY, by_hand, DATA, 3)
+    by_hand = loop.start(estimator, KEY, DATA, state)
+    by_hand, _ = loop.advance(estimator, KEY, by_hand, DATA, 3)
     np.testing.assert_allclose(warm.state, by_hand.state.w, rtol=1e-6)
     assert not np.allclose(warm.state, crl.fit(estimator, KEY, DATA).state)
     both = jax.tree.map(lambda a: jnp.stack([a, a]), state)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from crl import parallel, train
+from crl import loop, parallel, train
 from crl.check import check_task, difference
 from crl.combinators import best_checkpoint, restarts
 from crl.core import PER_ROW, Data, Estimator, Readout, Sample, Task, draw, merit, metric
@@ -441,9 +441,9 @@ def splits_its_work(t: Trial) -> None:
         return parallel.spread_rows(draw_batch(key, data, size), devices)
 
     def step(key, lane, data):
-        return train.advance(estimator, key, lane, data, 1, batch=batch)
+        return loop.advance(estimator, key, lane, data, 1, batch=batch)
 
-    lane = jax.jit(functools.partial(train.start, estimator))(t.key, data)
+    lane = jax.jit(functools.partial(loop.start, estimator))(t.key, data)
     args = parallel.on_all_devices((t.key, lane, data), devices)
     sizes = _sizes_in_products(jax.jit(step).lower(*args).compile().as_text())
     assert size not in sizes, (

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import crl
-from crl import train
+from crl import loop
 from crl.core import grouped
 from crl.dgp import mixings, sources
 from crl.dgp.latent import mixed_sources
@@ -76,7 +76,7 @@ def test_agrees_with_scikit_learn_and_picard(laplace, algorithm, nonlinearity):
     estimator = fastica(D, algorithm, nonlinearity, tol=1e-8)
     with jax.enable_x64(True):
         fit, readout = fitted(estimator, as_data(x))
-        start = train.start(estimator, jax.random.key(0), as_data(x)).state
+        start = loop.start(estimator, jax.random.key(0), as_data(x)).state
         first = np.asarray(start.rotation @ start.whitening.whitener)
     ours = np.asarray(readout.unmixing)
     # Our first unmixing in the coordinates that scikit-learn whitens to.
@@ -132,7 +132,7 @@ def test_lanes_equal_single_fits(laplace):
     @jax.jit
     @jax.vmap
     def run(key):
-        lane = train.run(PRECISE, key, laplace.data)
+        lane = loop.run(PRECISE, key, laplace.data)
         return lane.converged, PRECISE.readout(lane.state, laplace.data).unmixing
 
     converged, unmixing = run(keys)
@@ -191,7 +191,7 @@ def test_error_of_symmetric_fastica_is_the_asymptotic_one(source, nonlinearity):
     @jax.jit
     def one(key):
         sample = dgp.sample(key, dgp.init(key), n)
-        lane = train.run(estimator, key, sample.data)
+        lane = loop.run(estimator, key, sample.data)
         z = estimator.readout(lane.state, sample.data).z
         return mean_correlation(z, sample.truth.z)
 
@@ -205,7 +205,7 @@ def test_two_cycles_are_broken():
 
     @jax.jit
     def converged(x):
-        return train.run(LONG, jax.random.key(0), grouped(x)).converged
+        return loop.run(LONG, jax.random.key(0), grouped(x)).converged
 
     assert all(converged(jnp.asarray(sample)) for sample in x)
 

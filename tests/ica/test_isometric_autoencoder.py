@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from toys import parts
 
-from crl import train
+from crl import loop, train
 from crl.combinators import then
 from crl.core import grouped
 from crl.dgp.latent import mixed_sources
@@ -31,7 +31,7 @@ def draw(num_latents, seed, num_train, num_test=2000):
 @jax.jit
 def fit(weight, key, data, held_out):
     estimator = isometric_autoencoder(2, weight, width=32, num_steps=1000)
-    lane = train.run(estimator, key, data)
+    lane = loop.run(estimator, key, data)
     return lane.diverged, estimator.readout(lane.state, held_out)
 
 

@@ -10,7 +10,7 @@ import scipy.linalg
 import scipy.optimize
 from linear_worlds import linear_world
 
-from crl import train
+from crl import loop
 from crl.core import grouped
 from crl.scm.dagma import dagma
 from crl.scm.golem import golem
@@ -32,7 +32,7 @@ def program(name):
         return state.weights, method.finish(key, state, data)
 
     both = method._replace(finish=finish)
-    return jax.jit(lambda data: train.run(both, jax.random.key(0), data).state)
+    return jax.jit(lambda data: loop.run(both, jax.random.key(0), data).state)
 
 
 def run(name, x, **given):

@@ -109,9 +109,7 @@ def intervened_scm(
             m, is_set = _at(world, e), (world.target[e] > 0) & (intervention == "do")
             value = jnp.full(num_nodes, strength, dtype)
             x = jax.vmap(lambda s: push(mechanism, m, s, is_set, value))(s)
-            back, log_det = jax.vmap(lambda x: pull(mechanism, m, x))(x)
-            each = stats.norm.logpdf(back, world.mean[e], world.sd[e])
-            return x, jnp.sum(each, 1) + log_det
+            return x, jax.vmap(lambda x: log_density(mechanism, world, e, x))(x)
 
         x, log_prob = jax.lax.map(observe, (jnp.arange(len(targets)), s))
         truth = Truth(
@@ -124,6 +122,12 @@ def intervened_scm(
         return Sample(grouped(x.reshape(-1, num_nodes), [n] * len(targets), **given), truth)
 
     return DGP(init, sample, lambda world, z: push(mechanism, world.mechanisms, z))
+
+
+def log_density(mechanism: str, world: World, env: Array, x: Array) -> Array:
+    """log p_env(x) of one point x (d,), in nats; of no meaning where 'do' sets a variable."""
+    s, log_det = pull(mechanism, _at(world, env), x)
+    return jnp.sum(stats.norm.logpdf(s, world.mean[env], world.sd[env])) + log_det
 
 
 def _at(world: World, env: Array) -> Mechanisms:

@@ -64,16 +64,7 @@ def check_columns(who: str, data: Data, relevance: bool = False) -> None:
     """
     n, m = data.x.shape
     for name in ("y", "instrument"):
-        value = data.aux.get(name)
-        if value is None or np.ndim(value) != 2:
-            got = "none" if value is None else f"shape {np.shape(value)}"
-            raise ValueError(f"{who} needs aux[{name!r}] of shape ({n}, columns), got {got}")
-        is_missing = ~np.isfinite(np.asarray(value)).all(1)
-        if is_missing.any():
-            raise ValueError(
-                f"{who} needs finite aux[{name!r}], got NaN or inf in {is_missing.sum()} of "
-                f"{n} rows: drop them"
-            )
+        check_column(who, data, name)
     k = data.aux["instrument"].shape[1]
     if n <= m + k + 1:
         raise ValueError(
@@ -95,4 +86,18 @@ def check_columns(who: str, data: Data, relevance: bool = False) -> None:
         raise ValueError(
             f"{who} needs instruments that move every direction of x, got {moved} of {m}: "
             "without relevance nothing is identified"
+        )
+
+
+def check_column(who: str, data: Data, name: str) -> None:
+    """Raise a ValueError for an aux ``name`` that is missing, of one axis, or not finite."""
+    n, value = len(data.x), data.aux.get(name)
+    if value is None or np.ndim(value) != 2:
+        got = "none" if value is None else f"shape {np.shape(value)}"
+        raise ValueError(f"{who} needs aux[{name!r}] of shape ({n}, columns), got {got}")
+    is_missing = ~np.isfinite(np.asarray(value)).all(1)
+    if is_missing.any():
+        raise ValueError(
+            f"{who} needs finite aux[{name!r}], got NaN or inf in {is_missing.sum()} of "
+            f"{n} rows: drop them"
         )

@@ -48,6 +48,10 @@ CONTROLS = {
         {"second": "log p_0"},
         "two auxiliary environments: the second Hessian is that of the base's log density",
     ),
+    "means": (
+        {"change": "none", "mean_shift": 1.0},
+        "changed variances: the environments shift the noises, whose log ratios are linear",
+    ),
 }
 ZERO = 1e-6  # below it a derivative is taken to vanish; in float64 errors are near 1e-12
 
@@ -55,12 +59,13 @@ ZERO = 1e-6  # below it a derivative is taken to vanish; in float64 errors are n
 def two_environments(control: str = "proportional") -> Claim:
     """Two auxiliary environments, with distinct changes of variance, give the graph.
 
-    control: what is broken in it, 'proportional' changes of all precisions, or 'one': a single
-    auxiliary environment, which is enough for additive noise alone.
+    control: what is broken in it, 'proportional' changes of all precisions, 'one': a single
+    auxiliary environment, which is enough for additive noise alone, or 'means': environments
+    that shift the noises and leave their variances.
     """
     check_options("two_environments", one_of={"control": (control, tuple(CONTROLS))})
     parts, broken = CONTROLS[control]
-    whole = {"change": "independent", "second": "log p_2 - log p_0"}
+    whole = {"change": "independent", "mean_shift": 0.0, "second": "log p_2 - log p_0"}
 
     def points(sizes, kinds, num_worlds):
         return [
@@ -94,7 +99,13 @@ def _measure(key: Array, point: Row) -> dict[str, float]:
     """Structural Hamming distance, largest error in df_i/dx_j, largest gradient at x*."""
     key = jax.random.fold_in(key, point["world"])
     kind, d = point["mechanism"], point["num_nodes"]
-    dgp = multi_environment_scm(d, mechanism=kind, change=point["change"], dtype=jnp.float64)
+    dgp = multi_environment_scm(
+        d,
+        mechanism=kind,
+        change=point["change"],
+        mean_shift=point["mean_shift"],
+        dtype=jnp.float64,
+    )
     found = jax.device_get(_hessians(kind, jax.jit(dgp.init)(key)))
     by_one = point["second"] == "log p_0"
     estimate = _derivatives(found["hessians"][[0, 2 if by_one else 1]])
@@ -132,7 +143,8 @@ def _hessians(mechanism: str, world: World) -> dict[str, Array]:
 def _derivatives(hessians: np.ndarray) -> np.ndarray:
     """B (d, d), B_ij = df_i/dx_j at x*, from H_1 and H_2 (2, d, d)."""
     d = hessians.shape[-1]
-    _, vectors = np.linalg.eig(np.linalg.solve(hessians[1], hessians[0]))
+    # The pseudo-inverse, for environments that leave a Hessian without rank.
+    _, vectors = np.linalg.eig(np.linalg.pinv(hessians[1]) @ hessians[0])
     # Rounding makes conjugate pairs of ratios that coincide: two real vectors of each.
     jacobian = np.linalg.inv(vectors.real + vectors.imag)  # rows in any order and scale
     # The one order without zeros on the diagonal has the largest product there.

@@ -9,9 +9,12 @@ from properties import dgps, estimators
 from crl.core import Task
 from crl.dgp.anchors import shifted_anchors
 from crl.dgp.instruments import augmented_regression, linear_instruments
+from crl.dgp.spurious import spurious_effects
 from crl.effects.anchor_regression import anchor_regression
+from crl.effects.irm import irm
 from crl.effects.liml import liml
 from crl.effects.two_stage_least_squares import two_stage_least_squares
+from crl.effects.vrex import vrex
 from crl.metrics.effects import causal_excess_risk, effect_error
 from crl.testing import check_metric
 
@@ -26,11 +29,19 @@ def anchors_task():
     return Task(shifted_anchors(), 500, 100, {"effect_error": effect_error})
 
 
+@cache
+def spurious_task():
+    dgp = spurious_effects(1)
+    return Task(dgp, 500, 100, {"effect_error": effect_error})
+
+
 test_estimator = estimators(
     {
         "two_stage_least_squares": (two_stage_least_squares, instruments_task),
         "liml": (liml, instruments_task),
         "anchor_regression": (anchor_regression, anchors_task),
+        "irm": (irm, spurious_task),
+        "vrex": (vrex, spurious_task),
     }
 )
 test_dgp = dgps(
@@ -38,6 +49,7 @@ test_dgp = dgps(
         "linear_instruments": linear_instruments,
         "augmented_regression": partial(augmented_regression, 4),
         "shifted_anchors": shifted_anchors,
+        "spurious_effects": spurious_effects,
     }
 )
 

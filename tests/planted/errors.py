@@ -18,6 +18,7 @@ COMBINED = "tests/test_combinators.py"
 SCM = "tests/scm/test_shared_mechanism.py tests/conformance/test_scm.py"
 SAE = "tests/sae/test_atoms.py tests/sae/test_topk_sae.py tests/test_survivors_estimators.py"
 ISOMETRIC = "tests/ica/test_isometric_autoencoder.py tests/test_survivors_estimators.py"
+INVARIANCE = "tests/effects/test_invariance.py"
 WORLDS = "tests/test_survivors_worlds.py"
 RUN, REPORT = "tests/bench/run", "tests/bench/report"
 
@@ -339,6 +340,56 @@ ERRORS = [
         "before = transitive_closure(required |",
         "before = transitive_closure(required.T |",
         "tests/scm/test_direct_lingam.py",
+    ),
+    # --- invariance -----------------------------------------------------------------------
+    Planted(
+        "slopes squared after their mean over environments",
+        "crl/effects/irm.py",
+        "jnp.mean(jnp.sum(2 * dot(member.T, (f - y) * f), 1) ** 2)",
+        "jnp.mean(jnp.sum(2 * dot(member.T, (f - y) * f), 1)) ** 2",
+        INVARIANCE,
+    ),
+    Planted(
+        "standard deviation of the risks in place of their variance",
+        "crl/effects/vrex.py",
+        "jnp.var(risks(f, y, member))",
+        "jnp.std(risks(f, y, member))",
+        INVARIANCE,
+    ),
+    Planted(
+        "environments weighted by their rows",
+        "crl/effects/invariance.py",
+        "is_in / jnp.maximum(jnp.sum(is_in, 0), 1)",
+        "is_in / jnp.mean(jnp.sum(is_in, 0))",
+        INVARIANCE,
+    ),
+    Planted(
+        "a penalty that never grows beyond its first weight",
+        "crl/effects/invariance.py",
+        "jnp.where(2 * state.time < num_steps, early, weight)",
+        "early",
+        INVARIANCE,
+    ),
+    Planted(
+        "effects that do not turn",
+        "crl/dgp/spurious.py",
+        "-jnp.ones((1, k), dtype)",
+        "jnp.ones((1, k), dtype)",
+        "tests/dgp/test_spurious.py",
+    ),
+    Planted(
+        "a gradient of h that is not transposed",
+        "crl/numerics/graphs.py",
+        "return value, paths.T + jnp.eye(len(a), dtype=a.dtype)",
+        "return value, paths + jnp.eye(len(a), dtype=a.dtype)",
+        "tests/theory/test_acyclicity.py",
+    ),
+    Planted(
+        "anchors that are insured by the root of gamma",
+        "crl/effects/anchor_regression.py",
+        "solve(problem, gamma, 1)",
+        "solve(problem, gamma**0.5, 1)",
+        "tests/theory/test_anchors.py",
     ),
     # --- worlds ---------------------------------------------------------------------------
     Planted(

@@ -35,6 +35,20 @@ def test_one_auxiliary_environment_is_enough_for_additive_noise_alone():
             assert row["shd"] > 0 and row["slope_error"] > 0.1  # .3 seen
 
 
+@pytest.mark.slow
+def test_environments_that_shift_noises_and_keep_their_variances_say_nothing():
+    claim = two_environments("means")
+    points = [p for p in claim.points if p["mechanism"] in ("linear", "general")]
+    points = [p for p in points if p["num_nodes"] == 3]
+    verdict = verify(claim._replace(points=points), jax.random.key(0))
+    assert verdict.holds and verdict.control_fails
+    # Log ratios have a slope everywhere, and of linear mechanisms no curvature at all.
+    assert verdict.control_margins["gradients at x*"] < 0
+    for row in verdict.control_rows:
+        assert row["gradient"] > 0.1
+        assert row["mechanism"] != "linear" or row["shd"] == row["edges"] > 0
+
+
 def test_controls_that_do_not_exist_are_refused():
     with pytest.raises(ValueError, match="two_environments has control 'proportional', 'one'"):
         two_environments("none")

@@ -9,6 +9,7 @@ import pytest
 import scipy.optimize
 
 import crl
+from crl import loop
 from crl.core import Task, draw, grouped
 from crl.dgp.spurious import spurious_effects
 from crl.effects.irm import irm, slopes
@@ -111,7 +112,7 @@ def risks_under_shift(n, worlds, **options):
         train, test = draw(task, key)
         found = []
         for estimator in (irm(0.0), irm(), vrex()):
-            lane = crl.train.run(estimator, key, train.data)
+            lane = loop.run(estimator, key, train.data)
             found.append(y_rmse(estimator.readout(lane.state, test.data), test))
         return jnp.stack(found)
 

@@ -27,8 +27,8 @@ noises that are independent of the parents and predict as well, they are taken, 
 the edges wherever noise is not Gaussian (Shimizu et al., JMLR 2006); being small, they also
 tell apart what flexible laws leave undecided. They are tried where anything is. Hence
 ``Fitted.decided``: an orientation counts where the likelihood decides it (z > 2.5), against a
-hidden common cause as well, and, unless the equivalence class fixes it, the
-noise of one of its ends changes or linear laws hold.
+hidden common cause by as much, and, unless the equivalence class fixes it, the noise of one of
+its ends changes; or linear laws hold, and a common cause does not explain the pair better.
 That a linear law holds is tested, and at few rows a mild nonlinearity passes the test.
 A map that bends with the parents leaves no dependence to be tested.
 
@@ -142,8 +142,8 @@ def shared_mechanism(
         table = grow(_local_fit(state, data, num_features), state.table, wanted, max_parents)
         state = advance(state, table, centre, data, penalty)
         state = jax.lax.cond(
-            is_done(state) & ~state.is_mixture & ~_has_gaussian_noise(state, data),
-            with_mixtures,
+            is_done(state) & ~state.is_mixture,
+            lambda state: _or_with_mixtures(state, data),
             lambda state: state,
             state,
         )
@@ -176,7 +176,10 @@ def shared_mechanism(
 
         hidden_z = common_cause(table, graph, s, without, data, penalty)
         carried = is_linear | is_carried(graph, s, data)
-        decided = (graph > 0) & carried & (z > DECIDED) & (hidden_z < -DECIDED)
+        # Linear laws are oriented by noise that is not Gaussian, of which the comparison with a
+        # common cause knows nothing: it can object, but need not speak for the edge.
+        own = hidden_z <= jnp.where(is_linear, 0, -DECIDED)
+        decided = (graph > 0) & carried & (z > DECIDED) & own
         # Either way round where it may turn, in the data or in the equivalence class.
         open_ = (graph > 0) & ~decided & (is_turned | ~carried)
         open_ = open_ | open_.T
@@ -290,8 +293,11 @@ def _noises(state: State, data: Data) -> Array:
     return monotone.noises(state.basis, law, columns, data.env)[0]
 
 
-def _has_gaussian_noise(state: State, data: Data) -> Array:
-    return is_gaussian(_noises(state, data), data)
+def _or_with_mixtures(state: State, data: Data) -> State:
+    """The finished search, or its beginning anew if a noise of its graph is not Gaussian."""
+    does = is_gaussian(_noises(state, data), data)
+    anew = with_mixtures(state)
+    return jax.tree.map(lambda a, b: jnp.where(does, a, b), state, anew)
 
 
 def _is_settled(state: State, data: Data) -> Array:

@@ -176,8 +176,8 @@ def shared_mechanism(
 
         hidden_z = common_cause(table, graph, s, without, data, penalty)
         carried = is_linear | is_carried(graph, s, data)
-        # Linear laws are oriented by noise that is not Gaussian, of which the comparison with a
-        # common cause knows nothing: it can object, but need not speak for the edge.
+        # Linear laws are oriented by noise that is not Gaussian, of which the comparison with
+        # a common cause knows nothing: it can object, but need not speak for the edge.
         own = hidden_z <= jnp.where(is_linear, 0, -DECIDED)
         decided = (graph > 0) & carried & (z > DECIDED) & own
         # Either way round where it may turn, in the data or in the equivalence class.

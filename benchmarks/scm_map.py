@@ -9,8 +9,11 @@ none. Three worlds a square: bounds are on means, far from both verdicts, and an
 chance has half of the edges against it. edge_auprc is of those that claim probabilities.
 """
 
+import importlib.util
+
 from ml_collections import ConfigDict
 
+from benchmarks.peers.causal_learn import cdnod
 from benchmarks.peers.empty_graph import empty_graph
 from benchmarks.peers.random_order import random_order
 from crl.bench.run.suite import at_least, at_most, between, spec
@@ -49,6 +52,8 @@ BY_CHANGE = {
     "precision_ratio": spec(precision_ratio),
 }
 BASELINES = {"empty graph": spec(empty_graph), "random order": spec(random_order)}
+
+PEERS = {"cd-nod": spec(cdnod)} if importlib.util.find_spec("causallearn") else {}
 
 FOUND = {"shd": at_most(1.0, of="mean")}
 LOST = {"shd": at_least(1.0, of="mean")}
@@ -181,7 +186,7 @@ def violations() -> dict:
 
 def changes() -> dict:
     """Three environments; the mechanisms are shared."""
-    learners = BY_CHANGE | {"direct_lingam": CONFIDENT}
+    learners = BY_CHANGE | {"direct_lingam": CONFIDENT} | PEERS
 
     def three(mechanism, expect, note, **world):
         dgp = spec(multi_environment_scm, num_nodes=NUM_NODES, mechanism=mechanism, **world)
@@ -223,7 +228,7 @@ def interventions() -> dict:
         [0, 0, 0, 0, 0],
     ]
     others = [[1, 0, 0, 0, 0], [0, 1, 0, 0, 0], [0, 0, 0, 1, 0], [0, 0, 0, 0, 1]]
-    learners = BY_CHANGE | {"icp": spec(icp, target=2), "direct_lingam": CONFIDENT}
+    learners = BY_CHANGE | {"icp": spec(icp, target=2), "direct_lingam": CONFIDENT} | PEERS
 
     def intervened(kind, targets, expect, note, mechanism="linear"):
         dgp = spec(

@@ -1,5 +1,7 @@
 """CD-NOD of causal-learn (Huang et al., JMLR 2020; Zheng et al., JMLR 2024), a host peer."""
 
+import contextlib
+import io
 from collections.abc import Callable
 
 import jax
@@ -25,7 +27,8 @@ def cdnod(alpha: float = 0.05, test: str = "fisherz") -> Callable:
         x, env = np.asarray(train.x, float), np.asarray(train.env, float)
         if not env.any():
             raise ValueError("cdnod needs two environments or more, got one")
-        found = search(x, env[:, None], alpha, test, show_progress=False)
+        with contextlib.redirect_stderr(io.StringIO()):  # its progress bars stay otherwise
+            found = search(x, env[:, None], alpha, test, show_progress=False)
         d = x.shape[1]
         tail = found.G.graph[:d, :d]  # theirs: [i, j] = -1 a tail at i, 1 an arrow head
         is_joined, has_tail = tail != 0, tail == -1

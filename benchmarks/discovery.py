@@ -9,7 +9,8 @@ With Gaussian noises and standardised columns nobody can know more than the Mark
 equivalence class. Of nonlinear additive models with Gaussian noise SCORE reads the order
 from the curvature of log p, NoGAM whatever the noise; neither of linear ones. Invariant
 causal prediction reads the causes of one variable from environments that change the others,
-and is judged by how often all of them are true.
+and is judged by how often all of them are true. Which edges may be relied on is told by the
+share of resampled rows in which they are found again.
 """
 
 import importlib.util
@@ -20,11 +21,15 @@ from benchmarks.peers.dagma import dagma_linear
 from benchmarks.peers.empty_graph import empty_graph
 from benchmarks.peers.lingam import direct_lingam as lingam_direct
 from benchmarks.peers.random_order import random_order
-from crl.bench.run.suite import at_least, at_most, spec
+from crl.bench.run.suite import at_least, at_most, between, spec
+from crl.combinators import edge_confidence
 from crl.dgp.combinators import standardized
 from crl.dgp.intervened import intervened_scm
 from crl.dgp.scm import multi_environment_scm
+from crl.dgp.shuffled import shuffled_columns
 from crl.metrics.graphs import (
+    edge_auprc,
+    edge_auroc,
     edge_f1,
     edge_recall,
     no_false_edge,
@@ -56,7 +61,8 @@ PACKAGES = {"lingam": "lingam", "dagma (authors)": "dagma"}
 
 
 def get_config() -> ConfigDict:
-    return ConfigDict({"suite": "discovery", "tasks": {**orders(), **curved(), **causes()}})
+    tasks = {**orders(), **curved(), **causes(), **confidence()}
+    return ConfigDict({"suite": "discovery", "tasks": tasks})
 
 
 def installed() -> dict:
@@ -210,4 +216,51 @@ def causes() -> dict:
             "expect": {"icp": covers | {"edge_recall": at_most(0.05, of="mean")}},
             "note": "control: environments that change nothing tell no cause",
         },
+    }
+
+
+def confidence() -> dict:
+    """About nine edges a world and 200 rows: which of the edges found can be relied on?
+
+    A learner that found every edge and tossed a coin for its direction would score .79.
+    """
+    estimators = {
+        "direct_lingam": spec(edge_confidence, estimator=spec(direct_lingam), num=50),
+        "empty graph": spec(empty_graph),
+    }
+
+    def ranked(noise, expect, note, control=None):
+        dgp = spec(
+            multi_environment_scm,
+            num_nodes=6,
+            edges_per_node=1.5,
+            mechanism="linear",
+            num_envs=1,
+            noise=noise,
+        )
+        return {
+            "dgp": dgp if control is None else spec(control, dgp=dgp),
+            "num_train": 200,
+            "num_test": 50,
+            "metrics": [edge_auroc, edge_auprc, shd],
+            "estimators": estimators,
+            "expect": expect,
+            "worlds": 10,
+            "note": note,
+        }
+
+    found, nothing = at_least(0.9, of="mean"), between(0.4, 0.6, of="mean")
+    return {
+        "confidence": ranked("laplace", {"direct_lingam": {"edge_auroc": found}}, ""),
+        "confidence_gaussian": ranked(
+            "gaussian",
+            {"direct_lingam": {"edge_auroc": at_most(0.87, of="mean")}},
+            "control: Gaussian noises, so edges without directions",
+        ),
+        "confidence_shuffled": ranked(
+            "laplace",
+            {"direct_lingam": {"edge_auroc": nothing}},
+            "control: columns of pure noise, each shuffled by itself",
+            shuffled_columns,
+        ),
     }

@@ -18,7 +18,7 @@ _HOME = {
     "crl.train": [
         *("Fit", "fit", "fit_replicas", "load", "readout", "readout_replicas", "save"),
     ],
-    "crl.combinators": ["best_checkpoint", "descend", "restarts", "then"],
+    "crl.combinators": ["best_checkpoint", "descend", "edge_confidence", "restarts", "then"],
     "crl.parallel": ["map_replicas"],
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}

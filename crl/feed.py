@@ -70,10 +70,24 @@ def draw_batch(key: Array, data: Data, size: int | None) -> Data:
             f"got {size}"
         )
     share = size // e + (np.arange(e) < size % e)  # (E,)
-    env = np.repeat(np.arange(e), share)  # (size,)
+    return _draw_rows(key, data, np.repeat(np.arange(e), share))
+
+
+def resample(key: Array, data: Data) -> Data:
+    """As many rows of each environment as it has, drawn with replacement: the bootstrap.
+
+    ``held`` is resampled too, from its own rows.
+    """
+    key_rows, key_held = jax.random.split(key)
+    drawn = _draw_rows(key_rows, data, data.env)
+    return drawn if data.held is None else drawn._replace(held=resample(key_held, data.held))
+
+
+def _draw_rows(key: Array, data: Data, env: Array) -> Data:
+    """A row of each environment in env (m,), which is sorted, with replacement."""
     count = data.given["count"]
     first = (jnp.cumsum(count) - count).astype(jnp.int32)
-    index = first[env] + jax.random.randint(key, (size,), 0, count[env], jnp.int32)
+    index = first[env] + jax.random.randint(key, env.shape, 0, count[env], jnp.int32)
     return take_rows(data, index)
 
 

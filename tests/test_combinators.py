@@ -10,8 +10,10 @@ import pytest
 from toys import as_data, explode, pca, regression
 
 import crl
-from crl.combinators import best_checkpoint, descend, restarts, then
-from crl.core import Estimator, Readout, metric
+from crl import feed
+from crl.combinators import best_checkpoint, descend, edge_confidence, restarts, then
+from crl.core import Estimator, Readout, grouped, metric
+from crl.feed import resample
 
 KEY = jax.random.key(0)
 DATA = as_data(jax.random.normal(jax.random.key(1), (40, 5)), num_envs=2)
@@ -180,6 +182,18 @@ def unmarked(claims, sample):
         (
             lambda: crl.fit(restarts(wells(), 2, metric(0.0)(lambda c, s: c.z)), KEY, ONE),
             r"score to return a scalar, got shape \(4, 5\)",
+        ),
+        (lambda: edge_confidence(correlated(), 0), "edge_confidence needs num an integer"),
+        (lambda: edge_confidence(correlated(), 9, 0), "needs at_once an integer >= 1, got 0"),
+        (
+            lambda: crl.fit(edge_confidence(pca(2), 2), KEY, ONE),
+            "expected an estimator that claims a graph, got none",
+        ),
+        (
+            lambda: crl.fit(
+                edge_confidence(correlated(), 2), KEY, ONE._replace(aux={"time": ONE.x[:, 0]})
+            ),
+            r"independent rows, got aux\['time'\]",
         ),
     ],
 )
@@ -389,6 +403,84 @@ def test_the_winner_is_finished():
     estimator = explode(12, at=99)._replace(finish=lambda key, count, data: count + 0.5)
     fit = crl.fit(best_checkpoint(estimator, near(10), 5), KEY, as_data(jnp.ones((20, 2))))
     assert fit.state.fitted == 10.5
+
+
+# --- edge_confidence --------------------------------------------------------------------
+
+
+def correlated(num_steps=4, **options):
+    """An edge i -> j, i < j, where a noisy average over steps of their products is large.
+
+    Steps see batches and draw noise of their own: nothing of a fit may be forgotten.
+    """
+
+    def init(key, data):
+        d = data.x.shape[1]
+        return 0.1 * jax.random.normal(key, (d, d), data.x.dtype)
+
+    def step(key, state, batch):
+        x = batch.x - batch.x.mean(0)
+        noise = 0.1 * jax.random.normal(key, state.shape, state.dtype)
+        return state + x.T @ x / len(x) + noise, {"loss": jnp.sum(state)}
+
+    def readout(state, data):
+        return Readout(graph=jnp.triu(jnp.abs(state) / num_steps > 0.1, 1).astype(int))
+
+    return Estimator(init, step, readout, num_steps, **options)
+
+
+@pytest.mark.parametrize(
+    ("learner", "at_once"),
+    [(correlated(), None), (correlated(batch_size=30, holdout=0.1), 3)],
+    ids=["all rows, one by one", "batches, three at once"],
+)
+def test_edge_confidence_is_a_loop_of_fits_over_the_same_resamples(learner, at_once):
+    confident = edge_confidence(learner, 8, at_once)
+    fit = crl.fit(confident, KEY, DATA)
+    found = crl.readout(confident, fit.state, DATA).edge_prob
+
+    data = feed.hold_out(DATA, learner.holdout)
+    key = jax.random.fold_in(jax.random.fold_in(KEY, 2**31 - 2), 8)
+    graphs = []
+    for each in jax.random.split(key, 8):
+        key_rows, key_fit = jax.random.split(each)
+        alone = crl.fit(learner, key_fit, resample(key_rows, data))
+        graphs.append(crl.readout(learner, alone.state, DATA).graph)
+    np.testing.assert_allclose(found, np.mean(graphs, 0), atol=1e-6)
+    assert 0 < np.mean((found > 0) & (found < 1))  # some edges are in doubt
+
+
+def test_edge_confidence_claims_all_else_as_the_fit_on_all_rows():
+    confident, fit = edge_confidence(correlated(), 2), crl.fit(correlated(), KEY, DATA)
+    both = crl.fit(confident, KEY, DATA)
+    np.testing.assert_array_equal(both.state.fitted, fit.state)
+    np.testing.assert_array_equal(both.trace["loss"], fit.trace["loss"])
+    out = crl.readout(confident, both.state, DATA)
+    np.testing.assert_array_equal(out.graph, crl.readout(correlated(), fit.state, DATA).graph)
+
+
+def test_a_resample_draws_the_rows_of_each_environment_from_it():
+    """Of 300 rows 1 - 1/e are drawn at least once: 190 +- 8, five standard errors of it."""
+    x = np.arange(400.0, dtype=np.float32)[:, None]
+    held = grouped(1000 + x[:20], [10, 10])
+    drawn = resample(KEY, grouped(x, [100, 300])._replace(held=held))
+    np.testing.assert_array_equal(drawn.given["count"], [100, 300])
+    np.testing.assert_array_equal(drawn.env, np.repeat([0, 1], [100, 300]))
+    base, other = np.asarray(drawn.x[:100, 0]), np.asarray(drawn.x[100:, 0])
+    assert base.max() < 100 <= other.min() and other.max() < 400
+    assert abs(len(set(other)) - 300 * (1 - np.exp(-1))) < 40
+    assert drawn.held.x.min() >= 1000 and drawn.held.env.tolist() == [0] * 10 + [1] * 10
+
+
+def test_replicates_that_diverge_do_not_count():
+    # Diverges where the first row drawn is one of those above zero: about half of them.
+    fragile = explode(9, at=4)._replace(readout=lambda c, data: Readout(graph=jnp.eye(5)))
+    confident = edge_confidence(fragile, 20)
+    data = as_data(DATA.x.at[0].set(-1))  # all rows: lives
+    fit = crl.fit(confident, KEY, data)
+    out = crl.readout(confident, fit.state, data)
+    assert not fit.diverged and 0 < out.diag["num_lost"] < 20
+    np.testing.assert_array_equal(out.edge_prob, np.eye(5))
 
 
 # --- together ---------------------------------------------------------------------------

@@ -1,10 +1,12 @@
 """Every DGP of crl.dgp keeps the contract."""
 
+import importlib.util
 from functools import partial
 
+import pytest
 from properties import dgps
 
-from crl.dgp import combinators, real, superposition
+from crl.dgp import combinators, real, real_graphs, superposition
 from crl.dgp.intervened import intervened_scm
 from crl.dgp.latent import mixed_sources
 from crl.dgp.mixings import flat_torus, leaky_relu_mlp, linear, near_isometric
@@ -38,6 +40,17 @@ def with_(combinator, *options):
     return lambda: combinator(sources(), *options)
 
 
+def shipped(package, factory):
+    """Where the package is installed whose files it reads."""
+
+    def make():
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed")
+        return factory()
+
+    return make
+
+
 test_dgp = dgps(
     {
         "uniform, torus": partial(sources, flat_torus, uniform),
@@ -47,6 +60,9 @@ test_dgp = dgps(
         "structural_var": partial(structural_var, 3, 2),
         "z1": superposition.z1,
         "digits": real.digits,
+        "sachs": shipped("cdt", real_graphs.sachs),
+        "tuebingen": shipped("cdt", real_graphs.tuebingen),
+        "gaussian_network": shipped("pgmpy", real_graphs.gaussian_network),
         "with_jacobian": with_(combinators.with_jacobian),
     },
     noisy=("z1",),

@@ -4,6 +4,7 @@ from functools import cache, partial
 
 from properties import estimators
 
+from crl.combinators import edge_confidence
 from crl.core import Task
 from crl.dgp.intervened import intervened_scm
 from crl.dgp.scm import multi_environment_scm
@@ -39,6 +40,12 @@ def linear_task():
     graph = [[0, 1, 0], [0, 0, 1], [0, 0, 0]]
     dgp = multi_environment_scm(3, graph, mechanism="linear", num_envs=1, noise="laplace")
     return Task(dgp, 400, 100, {"shd": shd})
+
+
+@cache
+def doubtful_task():
+    """The chain with Laplace noises, to be ranked by confidence."""
+    return linear_task()._replace(metrics={"edge_auroc": edge_auroc})
 
 
 @cache
@@ -93,4 +100,10 @@ test_estimator = estimators(
         "var_lingam": (var_lingam, series_task),
     }
 )
-test_heavy = estimators({"shared_mechanism": (shared_mechanism, bent_task)}, fast=SHAPES)
+test_heavy = estimators(
+    {
+        "shared_mechanism": (shared_mechanism, bent_task),
+        "edge_confidence": (partial(edge_confidence, ica_lingam(), 10), doubtful_task),
+    },
+    fast=SHAPES,
+)

@@ -194,6 +194,20 @@ ERRORS = [
         COMBINED,
     ),
     Planted(
+        "replicates see other rows than their key draws",
+        "crl/combinators.py",
+        "        data = resample(key_rows, data)\n",
+        "        data = resample(key_fit, data)\n",
+        COMBINED,
+    ),
+    Planted(
+        "replicates that diverged count as graphs",
+        "crl/combinators.py",
+        "has_edge & ~is_lost[:, None, None]",
+        "has_edge",
+        COMBINED,
+    ),
+    Planted(
         "a score that counts the wrong way",
         "crl/core.py",
         "        return value if best > 0 else -value",

@@ -332,7 +332,7 @@ def edge_confidence(
     def replicate(key, data):
         key_rows, key_fit = jax.random.split(key)
         data = resample(key_rows, data)
-        lane = train.run(estimator, key_fit, data)
+        lane = loop.run(estimator, key_fit, data)
         graph = estimator.readout(lane.state, data._replace(held=None)).graph
         if graph is None:
             raise ValueError(

@@ -5,7 +5,7 @@ DAGs" (NeurIPS 2020): minus the log-likelihood of x = x W + z, with its log |det
 needs no hard constraint where the noises have equal variances.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
 
 import jax.numpy as jnp
 from jax import Array
@@ -13,28 +13,10 @@ from jax import Array
 from crl.check import check_options
 from crl.core import Estimator
 from crl.numerics.graphs import exponential_cycles
-from crl.numerics.proximal import minimize
-from crl.scm.linear import (
-    Moments,
-    check_linear,
-    claims,
-    moments,
-    penalties,
-    pruned,
-    unexplained,
-)
+from crl.scm.descent import by_descent, minimum, unexplained
 
-TOL = 1e-3  # of the minimum, in units of the weights
 MAX_INNER = 10_000
 EQUAL_PENALTY = 0.02  # of the start of a fit with variances of their own, as in the paper
-
-
-class State(NamedTuple):
-    """The weights, and which likelihood they minimise next."""
-
-    moments: Moments
-    weights: Array  # (d, d)
-    time: Array  # () int32, steps done
 
 
 def golem(
@@ -70,39 +52,21 @@ def golem(
         },
     )
 
-    def init(key, data):
-        del key  # starts at zero
-        m = moments(data)
-        return State(m, jnp.zeros_like(m.covariance), jnp.zeros((), jnp.int32))
-
-    def step(key, state, batch):
-        del key, batch  # its moments are in the state
-        is_equal = jnp.asarray(equal_variances) | (state.time == 0)
+    def step(state):
+        is_first = state.path == 0
         first = penalty if equal_variances else EQUAL_PENALTY
-        each = jnp.where(state.time == 0, first, penalty)
-        weights, loss = descend(state, is_equal, each, cycle_penalty)
-        return State(state.moments, weights, state.time + 1), {"loss": loss}
+        each = jnp.where(is_first, first, penalty)
+        is_equal = equal_variances | is_first
+        smooth = likelihood(state.moments.covariance, is_equal, cycle_penalty)
+        weights, loss = minimum(smooth, state, each, MAX_INNER)
+        return state._replace(weights=weights, path=state.path + 1), {"loss": loss}
 
-    def finish(key, state, data):
-        del key, data
-        h, _ = exponential_cycles(state.weights**2)
-        return pruned(state.moments, state.weights, threshold, {"h": h})
-
-    return Estimator(
-        init,
-        step,
-        claims,
-        1 if equal_variances else 2,
-        finish,
-        validate=lambda data: check_linear(who, data),
-    )
+    num_steps = 1 if equal_variances else 2
+    return by_descent(who, step, exponential_cycles, threshold, num_steps)
 
 
-def descend(
-    state: State, is_equal: Array, penalty: Array, cycle_penalty: float
-) -> tuple[Array, Array]:
-    """A minimum (d, d) of the penalised likelihood near the present weights; its value."""
-    covariance = state.moments.covariance
+def likelihood(covariance: Array, is_equal: Array, cycle_penalty: float) -> Callable:
+    """Minus the log-likelihood, with the penalty of cycles: W -> (value, gradient)."""
     d = len(covariance)
 
     def smooth(weights):
@@ -117,7 +81,4 @@ def descend(
         slope = slope + inverse.T + cycle_penalty * 2 * weights * turn
         return jnp.where(jnp.isfinite(value), value, jnp.inf), slope
 
-    each = penalties(state.moments.prior, penalty, covariance.dtype)
-    metric = jnp.ones_like(covariance) / jnp.diagonal(covariance)[:, None]
-    point = minimize(smooth, state.weights, each, metric, TOL, MAX_INNER)
-    return point.x, point.value
+    return smooth

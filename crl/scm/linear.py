@@ -9,10 +9,9 @@ from jax import Array
 
 from crl.core import Data, Readout
 from crl.numerics.entropy import GAUSSIAN, entropy
-from crl.numerics.graphs import strongest_dag, topological_order
 from crl.numerics.lasso import adaptive_lasso, least_squares
 from crl.numerics.linalg import dot
-from crl.scm.prior import Prior, check_prior, prior
+from crl.scm.prior import Prior, check_prior
 
 
 class Fitted(NamedTuple):
@@ -76,51 +75,6 @@ def weights_in_order(x: Array, order: Array, prior: Prior) -> Array:
 
     effects = jax.vmap(of_target, 1, 1)(correlation, mask, prior.required & mask)
     return effects * scale / scale[:, None]
-
-
-# --- learners of the weights by descent -----------------------------------------------------
-
-
-class Moments(NamedTuple):
-    """All that a squared loss sees of the rows, and what is known of the graph."""
-
-    mean: Array  # (d,)
-    covariance: Array  # (d, d)
-    prior: Prior
-
-
-def moments(data: Data) -> Moments:
-    """Of all rows; environments are pooled."""
-    mean = jnp.mean(data.x, 0)
-    centred = data.x - mean
-    return Moments(mean, dot(centred.T, centred) / len(centred), prior(data))
-
-
-def unexplained(weights: Array, covariance: Array) -> tuple[Array, Array]:
-    """The variance of each noise z = x (I - W), (d,), and half its gradient (d, d) in W."""
-    rest = jnp.eye(len(weights), dtype=weights.dtype) - weights
-    spread = dot(covariance, rest)
-    return jnp.sum(rest * spread, 0), -spread
-
-
-def penalties(known: Prior, penalty: float, dtype) -> Array:
-    """The L1 penalty of each weight (d, d): none if required, inf if it must be 0."""
-    return jnp.where(known.allowed, jnp.where(known.required, 0, penalty), jnp.inf).astype(
-        dtype
-    )
-
-
-def pruned(m: Moments, weights: Array, threshold: float, diag: dict[str, Array]) -> Fitted:
-    """The linear SCM of the weights (d, d) above ``threshold`` in absolute value.
-
-    The strongest first, and none that would close a cycle; required edges before all.
-    """
-    size = jnp.abs(weights)
-    score = jnp.where(m.prior.allowed & (size > threshold), size, 0)
-    graph = strongest_dag(jnp.where(m.prior.required, jnp.inf, score))
-    order = topological_order(graph | m.prior.before)
-    weights = jnp.where(graph, weights, 0)
-    return Fitted(m.mean, weights, graph.astype(jnp.int32), order, diag)
 
 
 def check_linear(who: str, data: Data) -> None:

@@ -5,6 +5,7 @@ tr (I - W)' S (I - W) / 2 + penalty |W|_1 subject to tr exp(W * W) = d by the au
 Lagrangian; weights below a threshold are dropped.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -13,30 +14,18 @@ from jax import Array
 from crl.check import check_options
 from crl.core import Estimator
 from crl.numerics.graphs import exponential_cycles
-from crl.numerics.proximal import minimize
-from crl.scm.linear import (
-    Moments,
-    check_linear,
-    claims,
-    moments,
-    penalties,
-    pruned,
-    unexplained,
-)
+from crl.scm.descent import State, by_descent, minimum, unexplained
 
 PROGRESS = 0.25  # a smaller h than this share of the last one is asked of each step
 GROWTH = 10.0  # of rho where it is not
 MAX_INNER = 3000  # descents of one step
-TOL = 1e-3  # of the inner minimum, in units of the weights
 
 
-class State(NamedTuple):
-    """Between two steps of the augmented Lagrangian."""
+class Multiplier(NamedTuple):
+    """Of the augmented Lagrangian."""
 
-    moments: Moments
-    weights: Array  # (d, d)
-    h: Array  # () tr exp(W * W) - d
-    multiplier: Array  # () alpha
+    h: Array  # () tr exp(W * W) - d of the last step that was taken
+    alpha: Array  # ()
     rho: Array  # ()
 
 
@@ -71,55 +60,36 @@ def notears(
         nonnegative={"penalty": penalty, "threshold": threshold},
     )
 
-    def init(key, data):
-        del key  # starts at zero
-        m = moments(data)
-        weights = jnp.zeros_like(m.covariance)
-        one = jnp.ones((), weights.dtype)
-        return State(m, weights, jnp.inf * one, 0 * one, one)
-
-    def step(key, state, batch):
-        del key, batch  # its moments are in the state
-        weights, loss = descend(state, penalty)
+    def step(state):
+        weights, loss = minimum(lagrangian(state), state, penalty, MAX_INNER)
         h, _ = exponential_cycles(weights**2)
-        falls = h <= PROGRESS * state.h
-        new = state._replace(
-            weights=jnp.where(falls, weights, state.weights),
-            h=jnp.where(falls, h, state.h),
-            multiplier=jnp.where(falls, state.multiplier + state.rho * h, state.multiplier),
-            rho=jnp.where(falls, state.rho, GROWTH * state.rho),
+        last, alpha, rho = state.path
+        falls = h <= PROGRESS * last
+        path = Multiplier(
+            jnp.where(falls, h, last),
+            jnp.where(falls, alpha + rho * h, alpha),
+            jnp.where(falls, rho, GROWTH * rho),
         )
-        return new, {"loss": loss, "h": h}
+        weights = jnp.where(falls, weights, state.weights)
+        return state._replace(weights=weights, path=path), {"loss": loss, "h": h}
+
+    def path(dtype):
+        return Multiplier(*jnp.array([jnp.inf, 0, 1], dtype))
 
     def converged(state):
-        return state.h <= h_tol
+        return state.path.h <= h_tol
 
-    def finish(key, state, data):
-        del key, data
-        return pruned(state.moments, state.weights, threshold, {"h": state.h})
-
-    return Estimator(
-        init,
-        step,
-        claims,
-        num_steps,
-        finish,
-        converged,
-        validate=lambda data: check_linear(who, data),
-    )
+    return by_descent(who, step, exponential_cycles, threshold, num_steps, path, converged)
 
 
-def descend(state: State, penalty: float) -> tuple[Array, Array]:
-    """A minimum (d, d) of the augmented Lagrangian near the last one, and its value."""
-    covariance = state.moments.covariance
+def lagrangian(state: State) -> Callable:
+    """Half the squares, alpha h + rho h^2 / 2: W -> (value, gradient)."""
+    _, alpha, rho = state.path
 
     def smooth(weights):
-        variances, half = unexplained(weights, covariance)
+        variances, half = unexplained(weights, state.moments.covariance)
         h, slope = exponential_cycles(weights**2)
-        value = jnp.sum(variances) / 2 + (state.multiplier + state.rho * h / 2) * h
-        return value, half + (state.multiplier + state.rho * h) * 2 * weights * slope
+        value = jnp.sum(variances) / 2 + (alpha + rho * h / 2) * h
+        return value, half + (alpha + rho * h) * 2 * weights * slope
 
-    each = penalties(state.moments.prior, penalty, covariance.dtype)
-    metric = jnp.ones_like(covariance) / jnp.diagonal(covariance)[:, None]
-    point = minimize(smooth, state.weights, each, metric, TOL, MAX_INNER)
-    return point.x, point.value
+    return smooth

@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 
 from crl.core import Data
-from crl.numerics.graphs import transitive_closure
+from crl.numerics.graphs import strongest_dag, topological_order, transitive_closure
 
 
 class Prior(NamedTuple):
@@ -33,6 +33,16 @@ def prior(data: Data) -> Prior:
     before = transitive_closure(required | (tier[:, None] < tier))
     allowed = ~forbidden & ~before.T & ~jnp.eye(d, dtype=bool)
     return Prior(required, allowed, before)
+
+
+def graph_above(score: Array, threshold: float, known: Prior) -> tuple[Array, Array]:
+    """The DAG (d, d) bool of edges with a score (d, d) above ``threshold``; its order (d,).
+
+    The strongest first, and none that would close a cycle; required edges before all.
+    """
+    kept = jnp.where(known.allowed & (score > threshold), score, 0)
+    graph = strongest_dag(jnp.where(known.required, jnp.inf, kept))
+    return graph, topological_order(graph | known.before)
 
 
 def check_prior(who: str, data: Data) -> None:

@@ -49,6 +49,29 @@ def check_options(
             raise ValueError(f"{who} has {name} {', '.join(map(repr, known))}, got {value!r}")
 
 
+def check_variables(who: str, x: np.ndarray) -> None:
+    """Raise a ValueError where columns of x (n, d) are constant, or copies up to a scale.
+
+    To rounding: values come rounded to eps of their level.
+    """
+    eps = np.finfo(x.dtype).eps
+    sd = x.std(0, dtype=np.float64)
+    constant = np.flatnonzero(sd <= 4 * eps * np.abs(x).max(0))
+    if len(constant):
+        raise ValueError(
+            f"{who} needs columns that vary, got constant ones: {constant[:8].tolist()}: drop "
+            "them"
+        )
+    correlation = np.atleast_2d(np.corrcoef(x, rowvar=False, dtype=np.float64))
+    same = np.argwhere(np.triu(np.abs(correlation) >= 1 - 8 * eps, 1))
+    if len(same):
+        i, j = same[0]
+        raise ValueError(
+            f"{who} needs columns that are not copies of one another, got column {j} equal to "
+            f"column {i} up to scale and shift ({len(same)} such pairs): drop one of each"
+        )
+
+
 def check_key(key: Array, ndim: int = 0) -> None:
     """Raise a TypeError unless ``key`` is typed, a ValueError unless it has ``ndim`` axes."""
     if not (hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):

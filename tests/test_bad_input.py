@@ -74,7 +74,7 @@ FITS = {
     "a constant variable": (
         shared_mechanism(),
         constant_column(THREE_ENVS),
-        r"columns of x that vary, got constant ones \[1\]: drop them",
+        r"columns that vary, got constant ones: \[1\]: drop them",
     ),
     "one variable": (
         shared_mechanism(),

@@ -23,11 +23,12 @@ import optax
 from jax import Array
 from jax.scipy.special import logsumexp
 
-from crl.check import check_options
+from crl.check import check_options, check_variables
 from crl.core import Estimator, Readout
 from crl.numerics.bge import Scatter, local_log_density, local_score, scatter
 from crl.numerics.graphs import cycles, strongest_dag, topological_order
 from crl.numerics.linalg import dot
+from crl.scm.prior import refuse_prior
 
 
 class State(NamedTuple):
@@ -151,11 +152,8 @@ def dibs(
         )
 
     def validate(data):
-        if (is_constant := np.ptp(np.asarray(data.x), 0) == 0).any():
-            raise ValueError(
-                f"dibs needs columns that vary, got {is_constant.sum()} constant ones of "
-                f"{len(is_constant)}: drop them"
-            )
+        check_variables("dibs", np.asarray(data.x))
+        refuse_prior("dibs", data)
 
     return Estimator(init, step, readout, num_steps, finish, validate=validate)
 

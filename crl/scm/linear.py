@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from crl.check import check_variables
 from crl.core import Data, Readout
 from crl.numerics.entropy import GAUSSIAN, entropy
 from crl.numerics.lasso import adaptive_lasso, least_squares
@@ -90,23 +91,9 @@ def check_linear(who: str, data: Data) -> None:
             f"{who} needs more rows than columns, got x of shape {x.shape}: give more rows or "
             "fewer columns"
         )
-    # Values come rounded to eps of their level.
+    check_variables(who, x)
     eps = np.finfo(x.dtype).eps
-    sd = x.std(0, dtype=np.float64)
-    constant = np.flatnonzero(sd <= 4 * eps * np.abs(x).max(0))
-    if len(constant):
-        raise ValueError(
-            f"{who} needs columns that vary, got constant ones: {constant[:8].tolist()}: drop "
-            "them"
-        )
     correlation = np.atleast_2d(np.corrcoef(x, rowvar=False, dtype=np.float64))
-    same = np.argwhere(np.triu(np.abs(correlation) >= 1 - 8 * eps, 1))
-    if len(same):
-        i, j = same[0]
-        raise ValueError(
-            f"{who} needs columns that are not copies of one another, got column {j} equal to "
-            f"column {i} up to scale and shift ({len(same)} such pairs): drop one of each"
-        )
     if np.linalg.eigvalsh(correlation)[0] <= 4 * d * eps:
         raise ValueError(
             f"{who} needs linearly independent columns, got some that others determine (rank "

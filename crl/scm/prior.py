@@ -76,6 +76,16 @@ def check_prior(who: str, data: Data) -> None:
     _refuse(who, required & closure.T, "required edges without cycles", "lie on one")
 
 
+def refuse_prior(who: str, data: Data) -> None:
+    """Raise a ValueError for prior knowledge that the estimator ``who`` would not read."""
+    known = sorted({"required", "forbidden", "tier"} & set(data.given))
+    if known:
+        raise ValueError(
+            f"{who} reads no prior knowledge, got given {', '.join(map(repr, known))}: leave "
+            "it out, or use a method that takes it, such as direct_lingam or notears"
+        )
+
+
 def _refuse(who: str, edges: np.ndarray, wanted: str, trouble: str) -> None:
     if edges.any():
         named = ", ".join(f"{i} -> {j}" for i, j in np.argwhere(edges)[:5])

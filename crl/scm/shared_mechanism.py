@@ -46,7 +46,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from crl.check import check_options
+from crl.check import check_options, check_variables
 from crl.core import Data, Estimator, Readout, num_envs
 from crl.numerics import mixtures
 from crl.numerics.graphs import topological_order
@@ -58,6 +58,7 @@ from crl.scm.edge_search import State, advance, begin, is_done, propose, with_mi
 from crl.scm.evidence import NUM_BLOCKS, bootstrap, by_block, is_carried, is_gaussian
 from crl.scm.linear_law import linear_table, no_linear_fits, prefer_linear
 from crl.scm.monotone import Basis, Law
+from crl.scm.prior import refuse_prior
 from crl.scm.score_table import Table, empty_table, entries, grow, is_full, laws, parents_in
 
 DECIDED = 2.5  # an orientation counts as decided by the data from this z on
@@ -250,13 +251,8 @@ def _validate(data: Data) -> None:
             f"expected at least 50 rows in each environment, got {fewest}: the local "
             "fits have dozens of parameters"
         )
-    x = np.asarray(data.x)
-    constant = np.flatnonzero(np.ptp(x, axis=0) <= 1e-6 * np.abs(x).max(0))
-    if len(constant):
-        raise ValueError(
-            f"expected columns of x that vary, got constant ones {constant.tolist()}: "
-            "drop them"
-        )
+    check_variables("shared_mechanism", np.asarray(data.x))
+    refuse_prior("shared_mechanism", data)
 
 
 def _local_fit(state: State, data: Data, num_features: int) -> Callable:

@@ -306,8 +306,13 @@ def test_data_that_cannot_be_used_is_refused_in_a_sentence(fitted):
     train = fitted[0][0].data
     with pytest.raises(ValueError, match="at least 2 environments, got 1: pass env"):
         SMALL.validate(grouped(train.x))
-    with pytest.raises(ValueError, match=r"constant ones \[1\]"):
+    with pytest.raises(ValueError, match=r"constant ones: \[1\]"):
         SMALL.validate(train._replace(x=train.x.at[:, 1].set(3.0)))
+    with pytest.raises(ValueError, match="column 2 equal to column 0"):
+        SMALL.validate(train._replace(x=train.x.at[:, 2].set(2 * train.x[:, 0])))
+    with pytest.raises(ValueError, match="reads no prior knowledge, got given 'required'"):
+        known = {"required": jnp.zeros((3, 3))}
+        SMALL.validate(train._replace(given=train.given | known))
     with pytest.raises(ValueError, match="at least 50 rows"):
         SMALL.validate(take_rows(train, np.arange(490, 1500)))
     with pytest.raises(ValueError, match="at least 2 variables, got 1"):

@@ -18,7 +18,7 @@ def irm(
     weight: float = 1000.0,
     depth: int = 0,
     width: int = 32,
-    num_steps: int = 3000,
+    num_steps: int = 20_000,
     learning_rate: float = 0.01,
 ) -> Estimator:
     """Prediction of aux 'y' from x, at its best scale in every environment, by IRMv1.

@@ -16,7 +16,7 @@ def vrex(
     weight: float = 1000.0,
     depth: int = 0,
     width: int = 32,
-    num_steps: int = 3000,
+    num_steps: int = 20_000,
     learning_rate: float = 0.01,
 ) -> Estimator:
     """Prediction of aux 'y' from x with equal risk in every environment, by V-REx.

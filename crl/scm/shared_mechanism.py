@@ -28,7 +28,8 @@ the edges wherever noise is not Gaussian (Shimizu et al., JMLR 2006); being smal
 tell apart what flexible laws leave undecided. They are tried where anything is. Hence
 ``Fitted.decided``: an orientation counts where the likelihood decides it (z > 2.5), against a
 hidden common cause by as much, and, unless the equivalence class fixes it, the noise of one of
-its ends changes; or linear laws hold, and a common cause does not explain the pair better.
+its ends changes or linear laws hold; and where neither end shares a hidden cause with another
+variable, which makes the laws that are compared wrong.
 That a linear law holds is tested, and at few rows a mild nonlinearity passes the test.
 A map that bends with the parents leaves no dependence to be tested.
 
@@ -179,8 +180,11 @@ def shared_mechanism(
         carried = is_linear | is_carried(graph, s, data)
         # Linear laws are oriented by noise that is not Gaussian, of which the comparison with
         # a common cause knows nothing: it can object, but need not speak for the edge.
-        own = hidden_z <= jnp.where(is_linear, 0, -DECIDED)
-        decided = (graph > 0) & carried & (z > DECIDED) & own
+        is_none_hidden = is_linear | (hidden_z < -DECIDED)
+        # A hidden cause at either end, with whomever, makes the laws compared there wrong.
+        is_touched = jnp.any(hidden_z > 0, 0)
+        is_sound = is_none_hidden & ~(is_touched[:, None] | is_touched)
+        decided = (graph > 0) & carried & (z > DECIDED) & is_sound
         # Either way round where it may turn, in the data or in the equivalence class.
         open_ = (graph > 0) & ~decided & (is_turned | ~carried)
         open_ = open_ | open_.T

@@ -40,8 +40,8 @@ test_estimator = estimators(
         "two_stage_least_squares": (two_stage_least_squares, instruments_task),
         "liml": (liml, instruments_task),
         "anchor_regression": (anchor_regression, anchors_task),
-        "irm": (irm, spurious_task),
-        "vrex": (vrex, spurious_task),
+        "irm": (partial(irm, num_steps=1000), spurious_task),
+        "vrex": (partial(vrex, num_steps=1000), spurious_task),
     }
 )
 test_dgp = dgps(

@@ -158,7 +158,7 @@ def test_networks_are_invariant_predictors_of_curved_outcomes():
         y = 2 * np.abs(c) + 0.5 * rng.normal(size=n)
         return np.c_[c, a * y + 0.5 * rng.normal(size=n)].astype(np.float32), y[:, None]
 
-    parts = [draw(a) for a in (2.0, 1.0, 0.2, -0.3)]
+    parts = [draw(a) for a in (2.0, 1.5, 1.0, 0.5)]
     x, y = (np.concatenate(p) for p in zip(*parts))
     data = data_of(x, y.astype(np.float32), np.repeat(np.arange(4), 4000))
     turned, truth = draw(-2.0)

@@ -148,6 +148,21 @@ def peak_bytes(devices: Sequence[jax.Device]) -> int:
     return int(stats.get("peak_bytes_in_use", resident * unit))
 
 
+def free_programs(share: float = 0.5) -> None:
+    """Forget what has been compiled if it takes more than a share of the memory maps allowed.
+
+    On a CPU each function of a program is mapped for itself. Linux grants a process 65,530
+    maps by default, and the compiler crashes beyond: some thirty tasks into a long suite.
+    """
+    try:
+        used = Path("/proc/self/maps").read_bytes().count(b"\n")
+        most = int(Path("/proc/sys/vm/max_map_count").read_text())
+    except OSError:  # no Linux
+        return
+    if used > share * most:
+        jax.clear_caches()
+
+
 def provenance(devices: Sequence[jax.Device]) -> Maker:
     """What made a result: versions, commit, device; no host or user name."""
     names = ("jax", "jaxlib", "flax", "optax", "numpyro", "numpy", "scikit-learn")

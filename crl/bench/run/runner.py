@@ -25,7 +25,7 @@ from crl.bench.run import fitting
 from crl.bench.run.cells import Cell, Plan, canonical, cells, fits, key_of, make_plan
 from crl.bench.run.decode import encode
 from crl.bench.run.fitting import Hardware, Team
-from crl.bench.run.measure import Clock, peak_bytes, provenance
+from crl.bench.run.measure import Clock, free_programs, peak_bytes, provenance
 from crl.bench.run.records import DIVERGED, FAILED, Config, Record, Result
 from crl.bench.run.specs import construct, with_options
 from crl.bench.run.store import Store, StoreError, is_done
@@ -158,6 +158,7 @@ class Runner:
                     publish(cell, fitting.as_result(error))
         if todo:
             shutil.rmtree(self._checkpoint(batch, todo), ignore_errors=True)
+            free_programs()
         return done
 
     def _results(self, batch: Batch, todo: list[Cell]) -> Iterator[tuple[Cell, Result]]:

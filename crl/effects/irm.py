@@ -32,7 +32,8 @@ def irm(
     changes in more environments, in general position, than x has columns: a condition of
     one number an environment. With no more of them than columns that y causes, a predictor
     that uses these satisfies it at less risk (Rosenfeld et al., ICLR 2021); with one
-    environment least squares does. A network that fits all training rows satisfies it, too.
+    environment least squares does. Of networks nothing is promised: they satisfy it in more
+    ways than one, and a longer fit may lose what a shorter one had.
 
     Claims y, where linear other 'effect' (m, q), the coefficients, and diag 'penalty', of the
     rows fitted: where it is not small, no such predictor was found. Raises ValueError for

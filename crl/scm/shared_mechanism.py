@@ -28,8 +28,8 @@ the edges wherever noise is not Gaussian (Shimizu et al., JMLR 2006); being smal
 tell apart what flexible laws leave undecided. They are tried where anything is. Hence
 ``Fitted.decided``: an orientation counts where the likelihood decides it (z > 2.5), against a
 hidden common cause by as much, and, unless the equivalence class fixes it, the noise of one of
-its ends changes or linear laws hold; and where neither end shares a hidden cause with another
-variable, which makes the laws that are compared wrong.
+its ends changes or linear laws hold; and where no other parent of its head is one that a hidden
+cause explains better, which makes the law of the head wrong.
 That a linear law holds is tested, and at few rows a mild nonlinearity passes the test.
 A map that bends with the parents leaves no dependence to be tested.
 
@@ -181,9 +181,8 @@ def shared_mechanism(
         # Linear laws are oriented by noise that is not Gaussian, of which the comparison with
         # a common cause knows nothing: it can object, but need not speak for the edge.
         is_none_hidden = is_linear | (hidden_z < -DECIDED)
-        # A hidden cause at either end, with whomever, makes the laws compared there wrong.
-        is_touched = jnp.any(hidden_z > 0, 0)
-        is_sound = is_none_hidden & ~(is_touched[:, None] | is_touched)
+        # A parent that a common cause explains better makes the law of its child wrong.
+        is_sound = is_none_hidden & ~jnp.any((graph > 0) & (hidden_z > 0), 0)
         decided = (graph > 0) & carried & (z > DECIDED) & is_sound
         # Either way round where it may turn, in the data or in the equivalence class.
         open_ = (graph > 0) & ~decided & (is_turned | ~carried)

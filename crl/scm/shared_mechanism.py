@@ -28,8 +28,8 @@ the edges wherever noise is not Gaussian (Shimizu et al., JMLR 2006); being smal
 tell apart what flexible laws leave undecided. They are tried where anything is. Hence
 ``Fitted.decided``: an orientation counts where the likelihood decides it (z > 2.5), against a
 hidden common cause by as much, and, unless the equivalence class fixes it, the noise of one of
-its ends changes or linear laws hold; and where no other parent of its head is one that a hidden
-cause explains better, which makes the law of the head wrong.
+its ends changes or linear laws hold; and where its head has no parent that a hidden cause
+explains better, which would make the law of the head wrong.
 That a linear law holds is tested, and at few rows a mild nonlinearity passes the test.
 A map that bends with the parents leaves no dependence to be tested.
 

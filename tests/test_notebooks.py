@@ -7,6 +7,7 @@ import pytest
 
 NOTEBOOKS = pathlib.Path(__file__).parent.parent / "notebooks"
 NAMES = sorted(p.stem for p in NOTEBOOKS.glob("*.py") if p.stem != "run")
+SLOW = ["standardising"]  # their methods take half a minute to compile
 
 
 @pytest.fixture
@@ -17,7 +18,9 @@ def run(tmp_path, monkeypatch):
     return namespace["main"]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in NAMES]
+)
 def test_notebook_runs_and_holds(name, run, tmp_path):
     assert run([name]) == 0
     assert [p.name for p in tmp_path.iterdir()] == [f"{name}_1.png"]

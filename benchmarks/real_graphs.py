@@ -91,8 +91,8 @@ def proteins() -> dict:
             *(50, BY_SCORE, each(BY_SCORE, **some)), "450 cells; laws with additive noise"
         ),
         "sachs_conditions": task(
-            *(50, shared, each(shared, **some)),
-            "450 cells; it reads the conditions, which act on mechanisms: not what it assumes",
+            *(60, shared, each(shared, **some)),
+            "540 cells; it reads the conditions, which act on mechanisms: not what it assumes",
             worlds=1,
         ),
     }

@@ -135,9 +135,10 @@ def units() -> dict:
         ),
         "gaussian, standardised": square(
             spec(standardized, dgp=gaussian),
-            learners,
-            each(BY_LAW, CHANCE) | each(BY_VARIANCE, LOST) | unsortable,
-            "nobody: the equivalence class is all there is, see cpdag_shd",
+            learners | BY_SCORE,
+            each(BY_LAW | BY_SCORE, CHANCE) | each(BY_VARIANCE, LOST) | unsortable,
+            "nobody: the equivalence class is all there is, see cpdag_shd; control, too, for "
+            "SCORE and NoGAM, since linear Gaussian laws have no curvature",
         ),
     }
 
@@ -159,9 +160,6 @@ def curves() -> dict:
         "post_nonlinear": curved(
             *("post_nonlinear", {}),
             "nobody is promised anything: noise is not additive, if mildly so",
-        ),
-        "linear (control)": curved(
-            "linear", each(BY_SCORE, CHANCE), "control: linear Gaussian laws have no curvature"
         ),
     }
 

@@ -94,6 +94,7 @@ def solve_linear(
 
 
 def no_linear_fits(state: State) -> Table:
+    """The table of ``linear_table`` before its first fit."""
     table = state.table
     law = LinearLaw(jax.tree.map(lambda a: a[0], table.law), jnp.array(False))
     return empty_table(len(state.graph), table.loss.shape[1], law, table.loss.dtype)

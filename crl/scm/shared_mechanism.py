@@ -178,12 +178,7 @@ def shared_mechanism(
 
         hidden_z = common_cause(table, graph, s, without, data, penalty)
         carried = is_linear | is_carried(graph, s, data)
-        # Linear laws are oriented by noise that is not Gaussian, of which the comparison with
-        # a common cause knows nothing: it can object, but need not speak for the edge.
-        is_none_hidden = is_linear | (hidden_z < -DECIDED)
-        # A parent that a common cause explains better makes the law of its child wrong.
-        is_sound = is_none_hidden & ~jnp.any((graph > 0) & (hidden_z > 0), 0)
-        decided = (graph > 0) & carried & (z > DECIDED) & is_sound
+        decided = carried & (z > DECIDED) & _is_sound(graph, hidden_z, is_linear) & (graph > 0)
         # Either way round where it may turn, in the data or in the equivalence class.
         open_ = (graph > 0) & ~decided & (is_turned | ~carried)
         open_ = open_ | open_.T
@@ -297,6 +292,15 @@ def _or_with_mixtures(state: State, data: Data) -> State:
     does = is_gaussian(_noises(state, data), data)
     anew = with_mixtures(state)
     return jax.tree.map(lambda a, b: jnp.where(does, a, b), state, anew)
+
+
+def _is_sound(graph: Array, hidden_z: Array, is_linear: Array) -> Array:
+    """Where no hidden cause stands against an orientation, (d, d) bool."""
+    # Linear laws are oriented by noise that is not Gaussian, of which the comparison with a
+    # common cause knows nothing: it can object, but need not speak for the edge.
+    is_none_hidden = is_linear | (hidden_z < -DECIDED)
+    # A parent that a common cause explains better makes the law of its child wrong.
+    return is_none_hidden & ~jnp.any((graph > 0) & (hidden_z > 0), 0)
 
 
 def _is_settled(state: State, data: Data) -> Array:

@@ -9,6 +9,9 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 import jax
 import pytest
 
+from crl.bench.cli import use_enough_threads
+
+use_enough_threads()
 _CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache"))
 _CACHE = _CACHE / "crl" / "xla-tests"
 _CACHE.mkdir(parents=True, exist_ok=True, mode=0o700)

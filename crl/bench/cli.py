@@ -35,6 +35,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.print_help()
         return 0
     use_compile_cache()
+    use_enough_threads()
     handlers = {
         "list": _list,
         "run": _run,
@@ -141,6 +142,16 @@ def use_compile_cache() -> None:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+
+def use_enough_threads() -> None:
+    """Give XLA four threads where there are fewer cores, unless the user says how many.
+
+    In jaxlib 0.10 a batched LAPACK call waits, on a thread of the pool, for others of the
+    pool: as many such calls at once as there are threads never end.
+    """
+    if (os.cpu_count() or 1) < 4:
+        os.environ.setdefault("PJRT_NPROC", "4")
 
 
 def _run(args: argparse.Namespace, argv: list[str]) -> int:

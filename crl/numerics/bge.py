@@ -12,6 +12,7 @@ every set of parents has one shape.
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.scipy.special import gammaln
@@ -72,7 +73,10 @@ def local_log_density(s: Scatter, parents: Array, j: Array, x: Array) -> Array:
     both = parents | (jnp.arange(len(parents)) == j)
     _, log_rest = _log_dets(s.matrix, parents, j)
     share = (s.rows + _MEAN_ROWS) / (s.rows + _MEAN_ROWS + 1)
-    gain_pa, gain_both = (_gain(s, mask, x, share) for mask in (parents, both))
+    # As one batch: two batched solves side by side wait for each other's threads for ever
+    # where a CPU has two (jaxlib 0.10).
+    gain = jax.vmap(_gain, (None, 0, None, None))
+    gain_pa, gain_both = gain(s, jnp.stack([parents, both]), x, share)
     return (
         0.5 * jnp.log(share / jnp.pi)
         + gammaln((top + 2) / 2)

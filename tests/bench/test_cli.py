@@ -205,6 +205,20 @@ def test_compile_cache_is_private_and_a_shared_one_is_refused(monkeypatch, tmp_p
     assert "others may write" in capsys.readouterr().err
 
 
+def test_two_cores_get_four_threads_unless_the_user_says_how_many(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setenv("PJRT_NPROC", "3")
+    cli.use_enough_threads()
+    assert os.environ["PJRT_NPROC"] == "3"
+    monkeypatch.delenv("PJRT_NPROC")
+    cli.use_enough_threads()
+    assert os.environ["PJRT_NPROC"] == "4"
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.delenv("PJRT_NPROC")
+    cli.use_enough_threads()
+    assert "PJRT_NPROC" not in os.environ
+
+
 def test_verify_exits_1_when_a_claim_fails_or_its_control_holds(monkeypatch, capsys):
     from crl.theory.claim import Claim, slack
 

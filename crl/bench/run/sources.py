@@ -82,7 +82,7 @@ def _locate(name: str) -> Path | None:
 def _tree(file: Path) -> ast.Module | None:
     try:
         return ast.parse(file.read_bytes())
-    except (SyntaxError, ValueError):  # its cells will say so, or it is no Python
+    except (SyntaxError, ValueError, RecursionError):  # no Python, or too deep to read
         return None
 
 
@@ -121,7 +121,10 @@ def _named(node: ast.AST, name: str, is_package: bool) -> Iterator[str]:
 @functools.cache
 def _digest(file: Path) -> str:
     tree = _tree(file) if file.suffix == ".py" else None
-    content = file.read_bytes() if tree is None else _code(tree).encode()
+    try:
+        content = file.read_bytes() if tree is None else _code(tree).encode()
+    except RecursionError:  # an expression of a thousand terms, as in tables of numbers
+        content = file.read_bytes()
     return hashlib.blake2b(content, digest_size=8).hexdigest()
 
 

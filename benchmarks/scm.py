@@ -229,6 +229,7 @@ def posteriors() -> dict:
         "ten_linear": shared
         | {
             "dgp": linear,
+            "worlds": 24,  # AUROC varies from .75 to .99 between worlds
             "expect": {
                 "dibs": {
                     "sample_auroc": at_least(0.85),

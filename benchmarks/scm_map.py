@@ -5,7 +5,7 @@ crl run benchmarks/scm_map.py --workdir results/scm_map
 Five variables, about five edges. Where theory identifies the graph, or the causal order, a
 bound says found; where it says that nothing can be known, the square is a control and a
 bound says lost; where an assumption fails and theory promises nothing either way, there is
-none. Three worlds a square: bounds are on means, far from both verdicts, and an order by
+none. Twelve worlds a square: bounds are on means, far from both verdicts, and an order by
 chance has half of the edges against it. edge_auprc is of those that claim probabilities.
 """
 
@@ -21,6 +21,7 @@ from crl.combinators import edge_confidence
 from crl.dgp.combinators import confounded, selected, standardized
 from crl.dgp.intervened import intervened_scm
 from crl.dgp.scm import multi_environment_scm
+from crl.metrics.decisions import false_decisions
 from crl.metrics.graphs import (
     ancestor_aid,
     cpdag_shd,
@@ -71,7 +72,7 @@ def each(names, bounds: dict) -> dict:
 
 
 def square(dgp: dict, estimators: dict, expect: dict, note: str) -> dict:
-    """One row of the map: all methods on the same three worlds."""
+    """One row of the map: all methods on the same twelve worlds."""
     return {
         "dgp": dgp,
         "num_train": 300,
@@ -86,10 +87,11 @@ def square(dgp: dict, estimators: dict, expect: dict, note: str) -> dict:
             no_false_edge,
             varsortability,
             r2_sortability,
+            false_decisions,
         ],
         "estimators": estimators | BASELINES,
         "expect": {"empty graph": {"shd": at_least(2.0, of="mean")}} | expect,
-        "worlds": 3,
+        "worlds": 12,
         "note": note,
     }
 
@@ -240,11 +242,18 @@ def interventions() -> dict:
         return square(dgp, learners, expect, note)
 
     covers = {"icp": {"no_false_edge": at_least(0.6, of="mean")}}
+    undecided = {"false_decisions": at_most(0.0, of="worst")}
     return {
         "shifts": intervened(
-            *("shift", others, {"shared_mechanism": FOUND} | covers),
-            "means of all but variable 2 are shifted: shared mechanisms, and the target of "
-            "icp left alone; its shd counts the edges into the others as missing",
+            *("shift", others, {"shared_mechanism": undecided} | covers),
+            "means of all but variable 2 are shifted, which leaves the target of icp alone; "
+            "its shd counts the edges into the others as missing. control for "
+            "shared_mechanism: of linear laws, means that are free tell no direction",
+        ),
+        "shifts, additive": intervened(
+            *("shift", others, {"shared_mechanism": FOUND}),
+            "the same with curved effects: shared_mechanism",
+            "anm",
         ),
         "perfect interventions (control)": intervened(
             "perfect",

@@ -70,3 +70,13 @@ def test_the_predictive_density_is_what_one_more_row_adds_to_the_score(scores):
     valid = [(i, j) for pa, i in index.items() for j in range(D) if j not in pa]
     for i, j in valid:
         np.testing.assert_allclose(density[i, j], more[i, j] - fewer[i, j], rtol=1e-10)
+
+
+def test_densities_of_new_rows_take_one_solve():
+    # Two batched solves side by side took both threads of a machine of two cores, each for
+    # the other's work, and a suite stood still: a race, so that the program is looked at.
+    with jax.default_device(jax.devices("cpu")[0]):
+        rows = scatter(jax.random.normal(jax.random.key(0), (20, 3)))
+        parents, new = jnp.array([True, False, True]), jnp.ones((5, 3))
+        program = jax.jit(local_log_density).lower(rows, parents, 1, new).compile()
+    assert program.as_text().count("getrf") == 1

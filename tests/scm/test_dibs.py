@@ -1,7 +1,3 @@
-import os
-import subprocess
-import sys
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -82,24 +78,3 @@ def test_constant_columns_and_options_out_of_range_are_refused():
         SMALL.validate(grouped(jnp.asarray(collider(N, 0)), tier=jnp.arange(3)))
     with pytest.raises(ValueError, match="dibs needs beta > 0"):
         dibs(beta=-1.0)
-
-
-@pytest.mark.slow
-def test_a_posterior_is_read_out_on_two_threads():
-    # Two batched solves side by side took both threads of a machine of two cores, each for
-    # the other's work: the judge of a suite stood still. As a program of its own, since the
-    # number of threads is fixed when JAX starts.
-    code = """
-import jax, jax.numpy as jnp
-import crl
-from crl.core import grouped
-from crl.scm.dibs import dibs
-x = jax.random.normal(jax.random.key(0), (500, 10))
-estimator = dibs(num_steps=1)
-fit = crl.fit(estimator, jax.random.key(1), grouped(x))
-read = jax.jit(jax.vmap(lambda x: estimator.readout(fit.state, grouped(x)).log_prob))
-for _ in range(5):
-    read(jnp.stack([x] * 2)).block_until_ready()
-"""
-    env = os.environ | {"PJRT_NPROC": "2"}
-    subprocess.run([sys.executable, "-c", code], env=env, check=True, timeout=120)

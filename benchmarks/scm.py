@@ -178,11 +178,8 @@ def by_hessians() -> dict:
     }
     linear = {"precision_ratio": both["precision_ratio"]}
     fragile = "second derivatives of a classifier are its weakest part"
-    one_edge = task(2, 10_000, 24, fragile, both, mean_shd(0.25))
-    # Of 96 such pairs it errs in .23: the laws are not linear, and it promises nothing.
-    one_edge["expect"]["precision_ratio"] = mean_shd(0.4)
     found = {
-        "pair_10000_hessians": one_edge,
+        "pair_10000_hessians": task(2, 10_000, 24, fragile, both, mean_shd(0.25)),
         "three_10000_hessians": task(
             *(3, 10_000, 10, fragile, both),
             {"shd": at_most(1.5, of="mean"), "order_divergence": at_most(1.0, of="mean")},

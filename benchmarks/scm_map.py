@@ -242,13 +242,12 @@ def interventions() -> dict:
         return square(dgp, learners, expect, note)
 
     covers = {"icp": {"no_false_edge": at_least(0.6, of="mean")}}
-    undecided = {"false_decisions": at_most(0.0, of="worst")}
+    undecided = {"false_decisions": at_most(0.0, of="worst")}  # free means tell no direction
     return {
         "shifts": intervened(
-            *("shift", others, {"shared_mechanism": undecided} | covers),
-            "means of all but variable 2 are shifted, which leaves the target of icp alone; "
-            "its shd counts the edges into the others as missing. control for "
-            "shared_mechanism: of linear laws, means that are free tell no direction",
+            *("shift", others, {"shared_mechanism": FOUND | undecided} | covers),
+            "means of all but variable 2 are shifted: shared mechanisms, and the target of "
+            "icp left alone; its shd counts the edges into the others as missing",
         ),
         "shifts, additive": intervened(
             *("shift", others, {"shared_mechanism": FOUND}),

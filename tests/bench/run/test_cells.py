@@ -120,9 +120,10 @@ def test_comments_docstrings_and_line_breaks_change_no_key(edited):
     assert edited("tcl.py", text + '    "Learn it."\n    return nets.f(n + 1)\n') != before
 
 
-def test_a_file_too_deep_to_print_still_has_a_key(edited):
-    table = "x = " + " + ".join(map(str, range(3000))) + "\n"
-    assert edited("nets.py", table) != edited("nets.py", table.replace("2999", "3000"))
+@pytest.mark.parametrize("terms", [600, 3000], ids=["to print", "to parse"])
+def test_a_file_too_deep_still_has_a_key(edited, terms):
+    table = "x = " + " + ".join(map(str, range(terms))) + "\n"
+    assert edited("nets.py", table) != edited("nets.py", table + "y = 1\n")
 
 
 def test_key_covers_what_crl_imports_and_no_more():
